@@ -1,0 +1,1 @@
+"""The programs: wire protocol, client, model server, gateway, load generator, command line."""
