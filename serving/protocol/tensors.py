@@ -1,0 +1,169 @@
+"""TensorProto to NumPy and back, with TensorFlow's rules and without TensorFlow."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.protocol import messages
+
+DTYPES: dict[int, np.dtype[Any]] = {
+    messages.DT_FLOAT: np.dtype(np.float32),
+    messages.DT_DOUBLE: np.dtype(np.float64),
+    messages.DT_INT32: np.dtype(np.int32),
+    messages.DT_UINT8: np.dtype(np.uint8),
+    messages.DT_INT16: np.dtype(np.int16),
+    messages.DT_INT8: np.dtype(np.int8),
+    messages.DT_STRING: np.dtype(object),
+    messages.DT_COMPLEX64: np.dtype(np.complex64),
+    messages.DT_INT64: np.dtype(np.int64),
+    messages.DT_BOOL: np.dtype(np.bool_),
+    messages.DT_UINT16: np.dtype(np.uint16),
+    messages.DT_COMPLEX128: np.dtype(np.complex128),
+    messages.DT_HALF: np.dtype(np.float16),
+    messages.DT_UINT32: np.dtype(np.uint32),
+    messages.DT_UINT64: np.dtype(np.uint64),
+}
+_NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
+
+# The field of TensorProto that carries a dtype's values when tensor_content is empty.
+_FIELDS = {
+    messages.DT_FLOAT: "float_val",
+    messages.DT_DOUBLE: "double_val",
+    messages.DT_INT32: "int_val",
+    messages.DT_UINT8: "int_val",
+    messages.DT_INT16: "int_val",
+    messages.DT_INT8: "int_val",
+    messages.DT_STRING: "string_val",
+    messages.DT_COMPLEX64: "scomplex_val",
+    messages.DT_INT64: "int64_val",
+    messages.DT_BOOL: "bool_val",
+    messages.DT_UINT16: "int_val",
+    messages.DT_COMPLEX128: "dcomplex_val",
+    messages.DT_HALF: "half_val",
+    messages.DT_UINT32: "uint32_val",
+    messages.DT_UINT64: "uint64_val",
+}
+
+# A caller may declare a huge shape around a single value, which TensorFlow would broadcast;
+# past this many elements (1 GiB of float32) that is refused instead of allocated.
+MAX_ELEMENTS = 1 << 28
+
+
+def dtype_name(number: int) -> str:
+    """TensorFlow's DataTypeString: `float` for DT_FLOAT, `int64_ref` for DT_INT64_REF."""
+    name = messages.DataType.Name(number)
+    return name.removeprefix("DT_").lower()
+
+
+def number_of(dtype: np.dtype[Any]) -> int:
+    """The DataType number of a NumPy dtype; str, bytes and object are DT_STRING.
+
+    Raises ValueError for a dtype that TensorFlow does not have.
+    """
+    if dtype.kind in "SUO":
+        return messages.DT_STRING
+    try:
+        return _NUMBERS[dtype]
+    except KeyError:
+        raise ValueError(f"no TensorFlow dtype for NumPy's {dtype}") from None
+
+
+def to_array(proto: messages.TensorProto) -> NDArray[Any]:
+    """Return the tensor as an array of the declared shape; strings are bytes in an object array.
+
+    As in TensorFlow, `tensor_content` wins over the typed field, and a typed field with fewer
+    values than the shape asks for repeats its last one. Raises ValueError when the proto does not
+    describe a tensor.
+    """
+    number = proto.dtype
+    dtype = DTYPES.get(number)
+    if dtype is None:
+        raise ValueError(f"unsupported dtype {number}")
+    tensor_shape = proto.tensor_shape
+    if tensor_shape.unknown_rank:
+        raise ValueError("unknown rank")
+    shape = tuple([dim.size for dim in tensor_shape.dim])
+    if shape and min(shape) < 0:
+        raise ValueError(f"negative dimension in shape {list(shape)}")
+    size = math.prod(shape)
+    if size > MAX_ELEMENTS:
+        raise ValueError(f"shape {list(shape)} has more than {MAX_ELEMENTS} elements")
+
+    content = proto.tensor_content
+    if content:
+        if number == messages.DT_STRING:
+            raise ValueError("tensor_content does not carry strings here")
+        if len(content) != size * dtype.itemsize:
+            raise ValueError(f"{len(content)} bytes of content for shape {list(shape)}")
+        return np.frombuffer(content, dtype=dtype).reshape(shape)
+
+    values = getattr(proto, _FIELDS[number])
+    given = len(values)
+    if number in (messages.DT_COMPLEX64, messages.DT_COMPLEX128):
+        part = np.float32 if number == messages.DT_COMPLEX64 else np.float64
+        if given % 2:
+            raise ValueError("odd number of values for a complex tensor")
+        flat = np.array(values, dtype=part).view(dtype)
+        given //= 2
+    elif number == messages.DT_HALF:
+        raw = np.array(values, dtype=np.int64)
+        flat = (raw & 0xFFFF).astype(np.uint16).view(np.float16)
+    elif number == messages.DT_STRING:
+        flat = np.empty(given, dtype=object)
+        flat[:] = values
+    elif _FIELDS[number] == "int_val" and number != messages.DT_INT32:
+        # Narrow types wrap as TensorFlow's static_cast does; NumPy 2 would raise.
+        flat = np.array(values, dtype=np.int32).astype(dtype)
+    else:
+        flat = np.array(values, dtype=dtype)
+
+    if given == size:
+        return flat.reshape(shape)
+    if given > size:
+        raise ValueError(f"{given} values for shape {list(shape)}")
+    if given == 0:
+        fill: Any = b"" if number == messages.DT_STRING else 0
+        return np.full(shape, fill, dtype=dtype)
+    padded = np.empty(size, dtype=dtype)
+    padded[:given] = flat
+    padded[given:] = flat[-1]
+    return padded.reshape(shape)
+
+
+def to_proto(array: NDArray[Any], *, as_content: bool = False) -> messages.TensorProto:
+    """Return a TensorProto of the array, in typed fields, or in `tensor_content` when asked.
+
+    Text is sent as UTF-8. Raises ValueError for a dtype that TensorFlow does not have.
+    """
+    proto = messages.TensorProto()
+    fill_proto(proto, array, as_content=as_content)
+    return proto
+
+
+def fill_proto(
+    proto: messages.TensorProto, array: NDArray[Any], *, as_content: bool = False
+) -> None:
+    """Write the array into an empty TensorProto (see `to_proto`)."""
+    number = number_of(array.dtype)
+    proto.dtype = number
+    dims = proto.tensor_shape.dim
+    for size in array.shape:
+        dims.add().size = size
+    if number == messages.DT_STRING:
+        proto.string_val.extend(
+            [v.encode() if isinstance(v, str) else bytes(v) for v in array.ravel().tolist()]
+        )
+    elif as_content:
+        proto.tensor_content = np.ascontiguousarray(array).tobytes()
+    elif number in (messages.DT_COMPLEX64, messages.DT_COMPLEX128):
+        part = np.float32 if number == messages.DT_COMPLEX64 else np.float64
+        flat = np.ascontiguousarray(array).ravel().view(part)
+        getattr(proto, _FIELDS[number]).extend(flat.tolist())
+    elif number == messages.DT_HALF:
+        proto.half_val.extend(np.ascontiguousarray(array).ravel().view(np.uint16).tolist())
+    else:
+        getattr(proto, _FIELDS[number]).extend(array.ravel().tolist())
