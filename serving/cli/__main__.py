@@ -1,0 +1,5 @@
+"""`python -m serving.cli` is `chopstick`."""
+
+from serving.cli import main
+
+main()

@@ -1,0 +1,126 @@
+"""The text-format files that the server reads, and what a valid model configuration is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf import text_format
+from google.protobuf.message import Message
+
+from serving.protocol import messages
+from serving.protocol.status import invalid_argument
+from serving.server.options import ServerOptions
+
+M = TypeVar("M", bound=Message)
+DEFAULT_MONITORING_PATH = "/monitoring/prometheus/metrics"
+
+
+def read_text_proto(path: str, kind: type[M]) -> M:
+    """Parse a text-format file.
+
+    Raises ServingError (INVALID_ARGUMENT) naming the file, and the line where it stops making
+    sense; the first words are TFS's.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return text_format.Parse(text, kind(), descriptor_pool=messages.POOL)
+    except OSError as error:
+        raise invalid_argument(f"Invalid protobuf file: '{path}': {error.strerror}") from None
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise invalid_argument(f"Invalid protobuf file: '{path}': {error}") from None
+
+
+def model_server_config(options: ServerOptions) -> messages.ModelServerConfig:
+    """The configuration that the flags ask for: the config file's, or one model's."""
+    if options.model_config_file:
+        return read_text_proto(options.model_config_file, messages.ModelServerConfig)
+    if not options.model_base_path:
+        raise invalid_argument("Expected model base path: --model_base_path is required")
+    config = messages.ModelServerConfig()
+    config.model_config_list.config.add(
+        name=options.model_name, base_path=options.model_base_path, model_platform="tensorflow"
+    )
+    return config
+
+
+def validate(
+    config: messages.ModelServerConfig, old: messages.ModelServerConfig | None = None
+) -> None:
+    """Raise ServingError (INVALID_ARGUMENT) with TFS's words for what it would refuse."""
+    if config.WhichOneof("config") == "custom_model_config":
+        raise invalid_argument("Missing custom_model_config_loader in ServerCore Options")
+    platforms = {c.name: platform(c) for c in old.model_config_list.config} if old else {}
+    seen: set[str] = set()
+    for model in config.model_config_list.config:
+        if model.name in seen:
+            raise invalid_argument(
+                f"Illegal to list model {model.name} multiple times in config list"
+            )
+        seen.add(model.name)
+    for model in config.model_config_list.config:
+        if not is_absolute(model.base_path):
+            raise invalid_argument(
+                f"Expected model {model.name} to have an absolute path or URI; "
+                f"got base_path()={model.base_path}"
+            )
+    for model in config.model_config_list.config:
+        new_platform = platform(model)
+        old_platform = platforms.get(model.name, new_platform)
+        if new_platform != old_platform:
+            raise invalid_argument(
+                f"Illegal to change a model's platform. For model {model.name} platform was "
+                f"{old_platform} and new platform requested is {new_platform}"
+            )
+        if new_platform != "tensorflow":
+            raise invalid_argument(
+                f"Model {model.name} requests unsupported platform {new_platform}"
+            )
+
+
+def platform(model: messages.ModelConfig) -> str:
+    """The platform a model asks for; model_type 1 is the deprecated way to say "tensorflow"."""
+    if model.model_type:
+        if model.model_platform:
+            raise invalid_argument(
+                "Illegal setting both ModelServerConfig::model_type (deprecated) and "
+                "model_platform."
+            )
+        return "tensorflow" if model.model_type == 1 else f"unknown model type {model.model_type}"
+    if not model.model_platform:
+        raise invalid_argument(
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor model_platform."
+        )
+    return model.model_platform
+
+
+def is_absolute(path: str) -> bool:
+    """True for an absolute path or a URI; an empty path is neither."""
+    return path.startswith("/") or "://" in path
+
+
+def monitoring_path(options: ServerOptions) -> str | None:
+    """Where the metrics page is, or None when there is none (also when REST is off)."""
+    if not options.monitoring_config_file or not options.rest_api_port:
+        return None
+    config = read_text_proto(options.monitoring_config_file, messages.MonitoringConfig)
+    if not config.prometheus_config.enable:
+        return None
+    return config.prometheus_config.path or DEFAULT_MONITORING_PATH
+
+
+def channel_arguments(text: str) -> list[tuple[str, int | str]]:
+    """`k=v,k=v` as gRPC options, integers as such.
+
+    Raises ServingError (INVALID_ARGUMENT) for an item without `=`, where TFS has no defined
+    behaviour.
+    """
+    result: list[tuple[str, int | str]] = []
+    for item in filter(None, text.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise invalid_argument(
+                f"--grpc_channel_arguments: '{item}' is not of the form key=value"
+            )
+        result.append((key, int(value) if value.lstrip("-").isdigit() else value))
+    return result

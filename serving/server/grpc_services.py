@@ -1,0 +1,197 @@
+"""The gRPC port: PredictionService, ModelService, health and reflection over a ServerCore."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from serving.protocol import messages
+from serving.protocol.services import (
+    ModelService_METHODS,
+    ModelService_NAME,
+    PredictionService_METHODS,
+    PredictionService_NAME,
+)
+from serving.protocol.status import Code, ServingError, invalid_argument
+from serving.server.core import ServerCore
+from serving.server.logs import log
+from serving.server.options import ServerOptions
+
+# TFS's names: not package-qualified, and the empty one for the whole server.
+HEALTH_SERVICES = ("", "ModelService", "PredictionService")
+
+# grpc_status_util.cc
+MAX_MESSAGE_CHARS = 1024
+TRUNCATED = "...TRUNCATED"
+
+_STATUS = {code: grpc_code for grpc_code in grpc.StatusCode for code in [grpc_code.value[0]]}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Callable[[Any, Context], Awaitable[Message]]
+
+
+def build_server(
+    core: ServerCore, options: ServerOptions, channel_options: Sequence[tuple[str, int | str]]
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer | None]:
+    """A server with every service on it, not started; the health servicer if there is one."""
+    limits = _given_limit(options)
+    server = grpc.aio.server(
+        options=[
+            # TFS: INT_MAX both ways; a large tensor is nothing unusual.
+            ("grpc.max_receive_message_length", -1),
+            ("grpc.max_send_message_length", -1),
+            # Two servers on one port would each get half of the connections in silence.
+            ("grpc.so_reuseport", 0),
+            *channel_options,
+        ],
+        maximum_concurrent_rpcs=limits,
+    )
+    server.add_generic_rpc_handlers(
+        (
+            _handlers(PredictionService_NAME, PredictionService_METHODS, _prediction(core)),
+            _handlers(ModelService_NAME, ModelService_METHODS, _model(core)),
+        )
+    )
+    services = [PredictionService_NAME, ModelService_NAME, reflection.SERVICE_NAME]
+    servicer = None
+    if options.enable_grpc_healthcheck_service:
+        servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        services.append(health.SERVICE_NAME)
+    reflection.enable_server_reflection(services, server, pool=messages.POOL)
+    return server, servicer
+
+
+async def set_health(servicer: health.aio.HealthServicer, *, serving: bool) -> None:
+    """Set every service's health at once."""
+    status = health_pb2.HealthCheckResponse.ServingStatus
+    for name in HEALTH_SERVICES:
+        await servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
+def _given_limit(options: ServerOptions) -> int | None:
+    # TFS's default limit is on threads, which wait for TensorFlow; a coroutine costs next to
+    # nothing, so that only a limit that was asked for is kept.
+    default = ServerOptions().grpc_max_threads
+    return options.grpc_max_threads if options.grpc_max_threads != default else None
+
+
+def _handlers(
+    service: str, methods: dict[str, tuple[Any, Any]], functions: dict[str, Handler]
+) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(
+        service,
+        {
+            name: grpc.unary_unary_rpc_method_handler(
+                functions[name],
+                request_deserializer=request.FromString,
+                response_serializer=response.SerializeToString,
+            )
+            for name, (request, response) in methods.items()
+        },
+    )
+
+
+def _fail(context: Context, error: ServingError, empty: Message) -> Message:
+    """Set the status on the call; cheaper than abort(), which raises through the whole stack."""
+    message = error.message
+    if len(message) > MAX_MESSAGE_CHARS:
+        message = message[:MAX_MESSAGE_CHARS] + TRUNCATED
+    context.set_code(_STATUS[error.code])
+    context.set_details(message)
+    return empty
+
+
+def _timeout(context: Context) -> float | None:
+    remaining = context.time_remaining()
+    # A deadline already past means no session timeout in TFS: the run goes to its end and the
+    # transport reports DEADLINE_EXCEEDED.
+    return remaining if remaining is not None and remaining > 0 else None
+
+
+def _prediction(core: ServerCore) -> dict[str, Handler]:
+    count, latency = core.metrics.request_count, core.metrics.request_latency
+
+    def counted(
+        api: str, method: Callable[..., Awaitable[Message]], empty: Callable[[], Message]
+    ) -> Handler:
+        async def handle(request: Any, context: Context) -> Message:
+            started = time.perf_counter()
+            name = request.model_spec.name
+            try:
+                response = await method(request, timeout=_timeout(context))
+            except ServingError as error:
+                count.add((name, error.code.name))
+                return _fail(context, error, empty())
+            except Exception as error:
+                # A bug of ours must cost one request, not the connection, and be visible.
+                log.exception(f"{api} failed", model=name)
+                count.add((name, Code.INTERNAL.name))
+                return _fail(context, ServingError(Code.INTERNAL, str(error)), empty())
+            count.add((name, "OK"))
+            latency.observe((name, api, "GRPC"), (time.perf_counter() - started) * 1e6)
+            return response
+
+        return handle
+
+    async def multi_inference(request: messages.MultiInferenceRequest, context: Context) -> Message:
+        try:
+            return await core.multi_inference(request, timeout=_timeout(context))
+        except ServingError as error:
+            return _fail(context, error, messages.MultiInferenceResponse())
+
+    async def metadata(request: messages.GetModelMetadataRequest, context: Context) -> Message:
+        try:
+            return core.get_model_metadata(request)
+        except ServingError as error:
+            return _fail(context, error, messages.GetModelMetadataResponse())
+
+    return {
+        "Predict": counted("Predict", core.predict, messages.PredictResponse),
+        "Classify": counted("Classify", core.classify, messages.ClassificationResponse),
+        "Regress": counted("Regress", core.regress, messages.RegressionResponse),
+        "MultiInference": multi_inference,
+        "GetModelMetadata": metadata,
+    }
+
+
+def _model(core: ServerCore) -> dict[str, Handler]:
+    async def status(request: messages.GetModelStatusRequest, context: Context) -> Message:
+        try:
+            return core.get_model_status(request)
+        except ServingError as error:
+            return _fail(context, error, messages.GetModelStatusResponse())
+
+    async def reload(request: messages.ReloadConfigRequest, context: Context) -> Message:
+        response = messages.ReloadConfigResponse()
+        response.status.SetInParent()
+        before = {name: core.metrics.registry.first_value(name) for name in request.metric_names}
+        failure: ServingError | None = None
+        if request.config.WhichOneof("config") == "model_config_list":
+            try:
+                await core.reload(request.config)
+            except ServingError as error:
+                failure = error
+        else:
+            failure = invalid_argument(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest."
+                " Only ModelConfigList is currently supported"
+            )
+        for name, value in before.items():
+            increase = core.metrics.registry.first_value(name) - value
+            response.metric.add(name=name, int64_value_increase=increase)
+        if failure is None:
+            return response
+        log.error(f"ReloadConfig failed: {failure.message}")
+        response.status.error_code = failure.code
+        response.status.error_message = failure.message
+        return _fail(context, failure, response)
+
+    return {"GetModelStatus": status, "HandleReloadConfigRequest": reload}
