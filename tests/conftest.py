@@ -24,19 +24,37 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
+def made_once(version: Path, *module_and_arguments: str) -> Path:
+    """The base path of a version that `python -m …` makes, by one xdist worker for all."""
+    base = version.parent
+    base.mkdir(exist_ok=True)
+    with base.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not version.exists():
+            command = [sys.executable, "-m", *module_and_arguments]
+            subprocess.run(command, check=True, capture_output=True)
+    return base
+
+
 @pytest.fixture(scope="session")
 def chopstick_models(run_folder: Path) -> Path:
     """Base path with version 1 by the softmax trainer, made once per run. Not to be changed."""
     base = run_folder / "chopstick"
-    with (run_folder / "chopstick.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (base / "1").exists():
-            subprocess.run(
-                [sys.executable, "-m", "serving.cli", "train", "--out", str(base)],
-                check=True,
-                capture_output=True,
-            )
-    return base
+    return made_once(base / "1", "serving.cli", "train", "--out", str(base), "--version", "1")
+
+
+@pytest.fixture(scope="session")
+def busy_models(run_folder: Path) -> Path:
+    """Base path of a model whose Predict takes as long as it is asked to. Not to be changed."""
+    version = run_folder / "busy" / "1"
+    return made_once(version, "tests.support.models", "busy", str(version))
+
+
+@pytest.fixture(scope="session")
+def half_plus_two_models(run_folder: Path) -> Path:
+    """Base path of half_plus_two with Predict, Regress and Classify. Not to be changed."""
+    version = run_folder / "half_plus_two" / "1"
+    return made_once(version, "tests.support.models", "regress", str(version))
 
 
 @pytest.fixture(scope="session")

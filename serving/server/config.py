@@ -44,6 +44,46 @@ def model_server_config(options: ServerOptions) -> messages.ModelServerConfig:
     return config
 
 
+def check(options: ServerOptions) -> None:
+    """Raise ServingError for flags and files that can't be right.
+
+    All that can be known without TensorFlow, so that a slip of the hand is told at once and not
+    after the seconds that importing it takes.
+    """
+    if options.port and options.port == options.rest_api_port:
+        raise invalid_argument("server_options.http_port cannot be same as grpc_port")
+    if not options.port and not options.grpc_socket_path:
+        raise invalid_argument("server_options.grpc_port or grpc_socket_path must be set")
+    if options.tensorflow_session_parallelism and (
+        options.tensorflow_intra_op_parallelism or options.tensorflow_inter_op_parallelism
+    ):
+        raise invalid_argument(
+            "Either configure `tensorflow_session_parallelism` or "
+            "`tensorflow_intra_op_parallelism`/`tensorflow_inter_op_parallelism` separately."
+        )
+    batching_parameters(options)
+    channel_arguments(options.grpc_channel_arguments)
+    monitoring_path(options)
+    validate(model_server_config(options))
+
+
+def batching_parameters(options: ServerOptions) -> messages.BatchingParameters | None:
+    """What --enable_batching asks for, or None without it; raises ServingError."""
+    path = options.batching_parameters_file
+    if path and not options.enable_batching:
+        raise invalid_argument(
+            "server_options.batching_parameters_file is set without setting "
+            "server_options.enable_batching to true."
+        )
+    if not options.enable_batching:
+        return None
+    if path:
+        return read_text_proto(path, messages.BatchingParameters)
+    parameters = messages.BatchingParameters()
+    parameters.thread_pool_name.value = "model_server_batch_threads"
+    return parameters
+
+
 def validate(
     config: messages.ModelServerConfig, old: messages.ModelServerConfig | None = None
 ) -> None:

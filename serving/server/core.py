@@ -46,7 +46,7 @@ class ServerCore:
         self._config: messages.ModelServerConfig | None = None
         self._config_lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
-        self._batching = self._read_batching()
+        self._batching = config.batching_parameters(options)
         # Runs wait on TensorFlow with the GIL released; more threads than this only queue inside
         # TensorFlow. TFS has as many for gRPC.
         self._workers = ThreadPoolExecutor(4 * schedulable_cpus(), thread_name_prefix="run")
@@ -69,7 +69,6 @@ class ServerCore:
         there, as TFS does, with a line in the log every second.
         """
         initial = config.model_server_config(self.options)
-        config.validate(initial)
         self.manager.set_labels(
             initial.model_config_list.config,
             allow_unavailable=self.options.allow_version_labels_for_unavailable_models,
@@ -81,7 +80,7 @@ class ServerCore:
         if seconds > 0:
             self._spawn(self._poll_files_for_ever(seconds))
         await self.manager.wait_until_available(
-            model.name for model in initial.model_config_list.config
+            [model.name for model in initial.model_config_list.config], "servable"
         )
         self.manager.finish_initial_load()
         if self.options.model_config_file and self.options.model_config_file_poll_wait_seconds > 0:
@@ -405,22 +404,6 @@ class ServerCore:
         call.runner(*call.arrays)
         call.finish(self._timed(call))
 
-    def _read_batching(self) -> messages.BatchingParameters | None:
-        path = self.options.batching_parameters_file
-        if path and not self.options.enable_batching:
-            raise invalid_argument(
-                "server_options.batching_parameters_file is set without setting "
-                "server_options.enable_batching to true."
-            )
-        if not self.options.enable_batching:
-            return None
-        parameters = messages.BatchingParameters()
-        if path:
-            parameters = config.read_text_proto(path, messages.BatchingParameters)
-        else:
-            parameters.thread_pool_name.value = "model_server_batch_threads"
-        return parameters
-
     def _batch_scheduler(self, servable: Servable) -> BatchScheduler | None:
         """What gathers this version's requests, or None when they are not to be gathered."""
         if self._batching is None:
@@ -461,18 +444,13 @@ def _release(servable: Servable, work: asyncio.Future[Arrays]) -> None:
 def session_config(options: ServerOptions) -> Any:
     """ConfigProto for every session, from the flags.
 
-    Raises ServingError (INVALID_ARGUMENT) for flags that contradict each other.
+    Raises ServingError (INVALID_ARGUMENT) for a file that is not one.
     """
     session, intra, inter = (
         options.tensorflow_session_parallelism,
         options.tensorflow_intra_op_parallelism,
         options.tensorflow_inter_op_parallelism,
     )
-    if session and (intra or inter):
-        raise invalid_argument(
-            "Either configure `tensorflow_session_parallelism` or "
-            "`tensorflow_intra_op_parallelism`/`tensorflow_inter_op_parallelism` separately."
-        )
     result = config_pb2.ConfigProto()
     if options.tensorflow_session_config_file:
         path = options.tensorflow_session_config_file

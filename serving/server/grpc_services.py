@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -39,7 +40,7 @@ Handler = Callable[[Any, Context], Awaitable[Message]]
 
 def build_server(
     core: ServerCore, options: ServerOptions, channel_options: Sequence[tuple[str, int | str]]
-) -> tuple[grpc.aio.Server, health.aio.HealthServicer | None]:
+) -> tuple[grpc.aio.Server, Health | None]:
     """A server with every service on it, not started; the health servicer if there is one."""
     limits = _given_limit(options)
     server = grpc.aio.server(
@@ -62,18 +63,39 @@ def build_server(
     services = [PredictionService_NAME, ModelService_NAME, reflection.SERVICE_NAME]
     servicer = None
     if options.enable_grpc_healthcheck_service:
-        servicer = health.aio.HealthServicer()
+        servicer = Health()
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         services.append(health.SERVICE_NAME)
     reflection.enable_server_reflection(services, server, pool=messages.POOL)
     return server, servicer
 
 
-async def set_health(servicer: health.aio.HealthServicer, *, serving: bool) -> None:
-    """Set every service's health at once."""
-    status = health_pb2.HealthCheckResponse.ServingStatus
-    for name in HEALTH_SERVICES:
-        await servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+class Health(health.aio.HealthServicer):  # type: ignore[misc]
+    """grpc.health.v1 under TFS's names: SERVING from the first moment, until `drain`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._server_status = dict.fromkeys(HEALTH_SERVICES, health_pb2.HealthCheckResponse.SERVING)
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Say NOT_SERVING, also to every watcher, and end the watches.
+
+        A watch has no end of its own; left open it would hold the server for its whole grace
+        period.
+        """
+        for name in HEALTH_SERVICES:
+            self._server_status[name] = health_pb2.HealthCheckResponse.NOT_SERVING
+        self._draining.set()
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:
+        """Stream the health of a service until the client leaves or the server drains."""
+        unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        for change in (None, self._draining):
+            if change is not None:
+                await change.wait()
+            status = self._server_status.get(request.service, unknown)
+            await context.write(health_pb2.HealthCheckResponse(status=status))
 
 
 def _given_limit(options: ServerOptions) -> int | None:

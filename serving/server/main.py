@@ -101,8 +101,14 @@ def run(flags: ServerOptions, settings: Settings, given: Sequence[str] = ()) -> 
 async def _serve(flags: ServerOptions, settings: Settings) -> int:
     stop = asyncio.Event()
     _handle_signals(stop, ignore=settings.ignore_sigterm)
+    from serving.server import config
+
+    try:
+        config.check(flags)
+    except ServingError as error:
+        return _failed(f"{error.code.name}: {error.message}")
     # Imported under a running loop so that a signal during the seconds this takes is kept.
-    from serving.server import config, grpc_services
+    from serving.server import grpc_services
     from serving.server.core import ServerCore
 
     # What is imported stays; the collector need not walk it again and again. Models come later
@@ -121,8 +127,6 @@ async def _serve(flags: ServerOptions, settings: Settings) -> int:
             return 0
         _bind(server, flags, settings)
         await server.start()
-        if health is not None:
-            await grpc_services.set_health(health, serving=True)
         for address in _addresses(flags, settings):
             log.info(f"Running gRPC ModelServer at {address} ...")
         http = None
@@ -145,7 +149,7 @@ async def _serve(flags: ServerOptions, settings: Settings) -> int:
     await stop.wait()
     log.info("Draining", grace_seconds=settings.grace_seconds)
     if health is not None:
-        await grpc_services.set_health(health, serving=False)
+        health.drain()
     endings: list[Any] = [server.stop(settings.grace_seconds)]
     if http is not None:
         endings.append(http.stop(settings.grace_seconds))
@@ -202,15 +206,8 @@ def _addresses(flags: ServerOptions, settings: Settings) -> list[str]:
 
 def _bind(server: Any, flags: ServerOptions, settings: Settings) -> None:
     """Bind every address; raises ServingError naming the one that can't be bound."""
-    from serving.protocol.status import invalid_argument
-
-    addresses = _addresses(flags, settings)
-    if not addresses:
-        raise invalid_argument("server_options.grpc_port or grpc_socket_path must be set")
-    if flags.port and flags.port == flags.rest_api_port:
-        raise invalid_argument("server_options.http_port cannot be same as grpc_port")
     credentials = _credentials(flags)
-    for address in addresses:
+    for address in _addresses(flags, settings):
         try:
             if credentials is None or address.startswith("unix:"):
                 server.add_insecure_port(address)

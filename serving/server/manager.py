@@ -164,11 +164,11 @@ class ServableManager:
         """From now on loads go on `threads` at a time instead of `initial_threads`."""
         self._gate = asyncio.Semaphore(max(self._policy.threads, 1))
 
-    async def wait_until_available(self, names: Iterable[str]) -> None:
+    async def wait_until_available(self, names: Iterable[str], noun: str = "model") -> None:
         """Wait until each model has a version AVAILABLE.
 
         Raises ServingError (UNKNOWN) as soon as every model is either AVAILABLE or has nothing but
-        failed versions, with TFS's words. Waits for ever for a model that has no version at all.
+        failed versions, with TFS's words (`noun` is "servable" at start). Waits for ever for a model that has no version at all.
         """
         wanted = list(names)
         while True:
@@ -191,7 +191,7 @@ class ServableManager:
                 for s in broken
                 if s.error
             )
-            raise ServingError(2, f"{len(broken)} servable(s) did not become available: {{{each}}}")
+            raise ServingError(2, f"{len(broken)} {noun}(s) did not become available: {{{each}}}")
 
     async def close(self) -> None:
         """Stop loading, and close every session."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import grpc
 
@@ -59,12 +60,14 @@ class ModelServer:
         self.process: subprocess.Popen[bytes]
         self.channel: grpc.Channel
 
-    def start(self) -> "ModelServer":
+    def start(self) -> Self:
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 self.arguments, stdout=output, stderr=output, env=self.environment
             )
-        self.channel = grpc.insecure_channel(self.grpc, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.channel = grpc.insecure_channel(
+            self.grpc, options=[("grpc.use_local_subchannel_pool", 1)]
+        )
         if self._wait:
             wait_for(self._is_up, f"{self.grpc} to answer; see {self.log}", START_SECONDS)
         return self
@@ -107,7 +110,7 @@ class ModelServer:
                 self.process.kill()
         return self.process.wait()
 
-    def __enter__(self) -> "ModelServer":
+    def __enter__(self) -> Self:
         try:
             return self.start()
         except BaseException:
