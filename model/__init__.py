@@ -1,0 +1,1 @@
+"""What is served: data, trainers, evaluation and export of the chopstick classifier."""
