@@ -21,7 +21,7 @@ COMMANDS = {
     "demo": "Show why a mesh is needed: five results, measured here.",
     "predict": "Predict the class of chopsticks of given lengths.",
     "classify": "The same through Classify: labels and scores.",
-    "models": "Show versions, states and labels of the models a server has.",
+    "models": "Show a model's versions, their states and what failed.",
     "load": "Send an open-loop load and report latency, failures and share.",
 }
 

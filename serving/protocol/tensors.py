@@ -67,7 +67,8 @@ def number_of(dtype: np.dtype[Any]) -> int:
     if dtype.kind in "SUO":
         return messages.DT_STRING
     try:
-        return _NUMBERS[dtype]
+        # Byte order is NumPy's business: big-endian float32 is float32 to TensorFlow.
+        return _NUMBERS[dtype if dtype.isnative else dtype.newbyteorder("=")]
     except KeyError:
         raise ValueError(f"no TensorFlow dtype for NumPy's {dtype}") from None
 
@@ -149,14 +150,14 @@ def fill_proto(
 ) -> None:
     """Write the array into an empty TensorProto (see `to_proto`)."""
     number = number_of(array.dtype)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     proto.dtype = number
     dims = proto.tensor_shape.dim
     for size in array.shape:
         dims.add().size = size
     if number == messages.DT_STRING:
-        proto.string_val.extend(
-            [v.encode() if isinstance(v, str) else bytes(v) for v in array.ravel().tolist()]
-        )
+        proto.string_val.extend([_as_bytes(value) for value in array.ravel().tolist()])
     elif as_content:
         proto.tensor_content = np.ascontiguousarray(array).tobytes()
     elif number in (messages.DT_COMPLEX64, messages.DT_COMPLEX128):
@@ -167,3 +168,12 @@ def fill_proto(
         proto.half_val.extend(np.ascontiguousarray(array).ravel().view(np.uint16).tolist())
     else:
         getattr(proto, _FIELDS[number]).extend(array.ravel().tolist())
+
+
+def _as_bytes(value: Any) -> bytes:
+    """A string's bytes; raises ValueError for what is none (bytes(3) would be three zeros)."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    raise ValueError(f"a string tensor holds bytes or text, not {type(value).__name__}")

@@ -1,0 +1,156 @@
+"""The asyncio gRPC client: `Client` with `await` before every call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from numpy.typing import ArrayLike
+
+from serving.client import errors, wire
+from serving.client.channel import TLS, Options, check_timeout, deadline, open_channel
+from serving.client.results import Classification, ModelMetadata, Prediction, VersionStatus
+from serving.protocol import messages, services
+
+
+class AsyncClient:
+    """A model server's gRPC port, for the event loop that it is made in.
+
+    `target` is HOST:PORT; `model` the model that calls without `model=` mean; `timeout` the
+    deadline in seconds of calls without `timeout=`; `headers` go with every call; `options` are
+    channel options that win over ours (see `serving.client`); `retries=False` leaves out the
+    retry policy. Nothing connects before the first call. Calls raise `RequestError`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        model: str = "chopstick",
+        timeout: float | None = None,
+        tls: TLS | None = None,
+        headers: Mapping[str, str] | None = None,
+        options: Options = (),
+        retries: bool = True,
+    ) -> None:
+        self.target = target
+        self.model = model
+        self.timeout = check_timeout(timeout)
+        self._headers = tuple((key.lower(), value) for key, value in (headers or {}).items())
+        self._channel: grpc.aio.Channel = open_channel(
+            target, tls=tls, options=options, retries=retries, asynchronous=True
+        )
+        prediction = services.PredictionServiceAsyncStub(self._channel)
+        self._predict = prediction.Predict
+        self._classify = prediction.Classify
+        self._metadata = prediction.GetModelMetadata
+        model_service = services.ModelServiceAsyncStub(self._channel)
+        self._status = model_service.GetModelStatus
+        self._reload = model_service.HandleReloadConfigRequest
+
+    async def predict(
+        self,
+        inputs: wire.Inputs | None = None,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = None,
+        outputs: Sequence[str] = (),
+        timeout: float | None = None,
+        **named: ArrayLike,
+    ) -> Prediction:
+        """Run a signature on arrays given by input name, as a mapping or as keywords.
+
+        `version` or `label` selects the version (default: the newest available), `outputs`
+        restricts the answer. Arrays are sent in their own dtype, Python numbers as float32 or
+        int32. An input whose name is one of these parameters needs the mapping.
+        """
+        seconds = deadline(timeout, self.timeout)
+        request = wire.predict_request(
+            model or self.model,
+            wire.merge_inputs(inputs, named),
+            version,
+            label,
+            signature,
+            outputs=outputs,
+        )
+        return wire.prediction(await self._call(self._predict, request, seconds), self.target)
+
+    async def classify(
+        self,
+        features: wire.Inputs | None = None,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        signature: str | None = "classify",
+        timeout: float | None = None,
+        **named: ArrayLike,
+    ) -> Classification:
+        """Classify examples: row i of every feature array is example i."""
+        seconds = deadline(timeout, self.timeout)
+        request = wire.classification_request(
+            model or self.model, wire.merge_inputs(features, named), version, label, signature
+        )
+        return wire.classification(await self._call(self._classify, request, seconds), self.target)
+
+    async def models(
+        self,
+        model: str | None = None,
+        *,
+        version: int | None = None,
+        timeout: float | None = None,
+    ) -> list[VersionStatus]:
+        """The versions of a model and their states, newest first."""
+        seconds = deadline(timeout, self.timeout)
+        request = wire.status_request(model or self.model, version)
+        return wire.statuses(await self._call(self._status, request, seconds))
+
+    async def metadata(
+        self,
+        model: str | None = None,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | None = None,
+    ) -> ModelMetadata:
+        """The signatures of the newest available version, or of the one selected."""
+        seconds = deadline(timeout, self.timeout)
+        request = wire.metadata_request(model or self.model, version, label)
+        return wire.metadata(await self._call(self._metadata, request, seconds), self.target)
+
+    async def reload(
+        self, config: messages.ModelServerConfig | str, *, timeout: float | None = None
+    ) -> None:
+        """Replace the server's whole model config, given as a message or in text format.
+
+        The server answers when every new model is available. Never retried.
+        """
+        seconds = deadline(timeout, self.timeout)
+        response = await self._call(self._reload, wire.reload_request(config), seconds)
+        wire.check_reload(response, self.target)
+
+    async def _call(self, method: Any, request: Any, seconds: float) -> Any:
+        try:
+            return await method(request, timeout=seconds, metadata=self._headers)
+        except grpc.RpcError as error:
+            raise errors.from_grpc(error, self.target) from error
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
