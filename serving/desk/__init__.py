@@ -1,0 +1,1 @@
+"""Replicas and their gateway on one machine: started, watched, restarted, drained."""

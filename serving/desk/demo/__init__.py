@@ -1,0 +1,1 @@
+"""`chopstick demo`: five results, measured on this machine."""
