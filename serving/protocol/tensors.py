@@ -48,9 +48,26 @@ _FIELDS = {
     messages.DT_UINT64: "uint64_val",
 }
 
-# A caller may declare a huge shape around a single value, which TensorFlow would broadcast;
-# past this many elements (1 GiB of float32) that is refused instead of allocated.
-MAX_ELEMENTS = 1 << 28
+# A caller may declare a huge shape around a single value, which TensorFlow would repeat for as long
+# as there is memory. Past this many bytes of repeated values that is refused: enough for a batch of
+# zeros in a warm-up record, and no way to fill a server's memory with a request of 60 bytes.
+MAX_FILL_BYTES = 64 << 20
+# TensorShape::MaxDimensions() of TensorFlow; NumPy's own limit is 64.
+MAX_RANK = 254
+# What a string costs in a tensor besides its text: a pointer here, TensorFlow's 24 bytes there.
+_STRING_BYTES = 32
+
+# Field numbers of the values that a message holds as their plain bytes, one after the other.
+_PLAIN_FIELDS = {
+    messages.DT_FLOAT: 5,
+    messages.DT_DOUBLE: 6,
+    messages.DT_COMPLEX64: 9,
+    messages.DT_COMPLEX128: 12,
+}
+# Values moved in one step: a thread that moves millions lets others have the GIL in between.
+_STEP = 1 << 16
+# From this many values on it is faster to hand a message its bytes than its values.
+_MANY = 16
 
 
 def dtype_name(number: int) -> str:
@@ -84,15 +101,8 @@ def to_array(proto: messages.TensorProto) -> NDArray[Any]:
     dtype = DTYPES.get(number)
     if dtype is None:
         raise ValueError(f"unsupported dtype {number}")
-    tensor_shape = proto.tensor_shape
-    if tensor_shape.unknown_rank:
-        raise ValueError("unknown rank")
-    shape = tuple([dim.size for dim in tensor_shape.dim])
-    if shape and min(shape) < 0:
-        raise ValueError(f"negative dimension in shape {list(shape)}")
+    shape = shape_of(proto)
     size = math.prod(shape)
-    if size > MAX_ELEMENTS:
-        raise ValueError(f"shape {list(shape)} has more than {MAX_ELEMENTS} elements")
 
     content = proto.tensor_content
     if content:
@@ -104,6 +114,11 @@ def to_array(proto: messages.TensorProto) -> NDArray[Any]:
 
     values = getattr(proto, _FIELDS[number])
     given = len(values)
+    each = dtype.itemsize
+    if number == messages.DT_STRING:
+        each = _STRING_BYTES + (len(values[-1]) if given else 0)
+    if (size - given) * each > MAX_FILL_BYTES:
+        raise ValueError(f"{given} values for shape {list(shape)}")
     if number in (messages.DT_COMPLEX64, messages.DT_COMPLEX128):
         part = np.float32 if number == messages.DT_COMPLEX64 else np.float64
         if given % 2:
@@ -115,7 +130,8 @@ def to_array(proto: messages.TensorProto) -> NDArray[Any]:
         flat = (raw & 0xFFFF).astype(np.uint16).view(np.float16)
     elif number == messages.DT_STRING:
         flat = np.empty(given, dtype=object)
-        flat[:] = values
+        for at in range(0, given, _STEP):
+            flat[at : at + _STEP] = values[at : at + _STEP]
     elif _FIELDS[number] == "int_val" and number != messages.DT_INT32:
         # Narrow types wrap as TensorFlow's static_cast does; NumPy 2 would raise.
         flat = np.array(values, dtype=np.int32).astype(dtype)
@@ -133,6 +149,20 @@ def to_array(proto: messages.TensorProto) -> NDArray[Any]:
     padded[:given] = flat
     padded[given:] = flat[-1]
     return padded.reshape(shape)
+
+
+def shape_of(proto: messages.TensorProto) -> tuple[int, ...]:
+    """The declared shape; raises ValueError for one that no tensor has."""
+    tensor_shape = proto.tensor_shape
+    if tensor_shape.unknown_rank:
+        raise ValueError("unknown rank")
+    dims = tensor_shape.dim
+    if len(dims) > MAX_RANK:
+        raise ValueError(f"{len(dims)} dimensions")
+    shape = tuple([dim.size for dim in dims])
+    if shape and min(shape) < 0:
+        raise ValueError(f"negative dimension in shape {list(shape)}")
+    return shape
 
 
 def to_proto(array: NDArray[Any], *, as_content: bool = False) -> messages.TensorProto:
@@ -160,6 +190,9 @@ def fill_proto(
         proto.string_val.extend([_as_bytes(value) for value in array.ravel().tolist()])
     elif as_content:
         proto.tensor_content = np.ascontiguousarray(array).tobytes()
+    elif number in _PLAIN_FIELDS and array.size >= _MANY:
+        content = np.ascontiguousarray(array).tobytes()
+        proto.MergeFromString(_bytes_prefix(_PLAIN_FIELDS[number], len(content)) + content)
     elif number in (messages.DT_COMPLEX64, messages.DT_COMPLEX128):
         part = np.float32 if number == messages.DT_COMPLEX64 else np.float64
         flat = np.ascontiguousarray(array).ravel().view(part)
@@ -167,7 +200,19 @@ def fill_proto(
     elif number == messages.DT_HALF:
         proto.half_val.extend(np.ascontiguousarray(array).ravel().view(np.uint16).tolist())
     else:
-        getattr(proto, _FIELDS[number]).extend(array.ravel().tolist())
+        flat, target = array.ravel(), getattr(proto, _FIELDS[number])
+        for at in range(0, flat.size, _STEP):
+            target.extend(flat[at : at + _STEP].tolist())
+
+
+def _bytes_prefix(field: int, length: int) -> bytes:
+    """Tag and length of a packed field, as protobuf writes them."""
+    prefix = bytearray([field << 3 | 2])
+    while length > 0x7F:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix)
 
 
 def _as_bytes(value: Any) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +36,12 @@ MAX_RUNNERS = 32
 # A run shorter than this is made in the event loop's thread: a hand-over to a worker costs
 # about 0.1 ms and a switch of the GIL twice.
 SHORT_RUN_SECONDS = 0.001
+
+_INTERPOLATED = re.compile(
+    r"Graph execution error:\n\nDetected at node .*\nNode: '[^\n]*'\n(.*?)"
+    r"(?:\n\nOriginal stack trace for .*)?",
+    re.DOTALL,
+)
 
 
 class RunTimes:
@@ -99,6 +107,8 @@ class SavedModelBundle:
         self.seconds_to_restore = time.perf_counter() - started
         self.signatures = {name: _prepare(name, d) for name, d in self.definitions.items()}
         self.batching: BatchScheduler | None = None
+        self.on_build: Callable[[float], None] = lambda _: None
+        """Called with the seconds that preparing a callable took."""
 
     def signature(self, name: str) -> Signature:
         """The signature a Predict asks for; raises ServingError (FAILED_PRECONDITION)."""
@@ -119,10 +129,12 @@ class SavedModelBundle:
             if len(signature.runners) >= MAX_RUNNERS:
                 signature.runners.pop(next(iter(signature.runners)))
             options = config_pb2.CallableOptions(feed=feeds, fetch=fetches)
+            started = time.perf_counter()
             try:
                 prepared = self._session._make_callable_from_options(options)  # noqa: SLF001
             except tf.errors.OpError as error:
                 raise ServingError(error.error_code, error.message) from None
+            self.on_build(time.perf_counter() - started)
             runner = signature.runners[key] = _translating(prepared)
         return runner
 
@@ -183,8 +195,14 @@ def _load_error(error: Exception) -> ServingError:
     if isinstance(error, ServingError):
         return error
     if isinstance(error, tf.errors.OpError):
-        return ServingError(error.error_code, error.message)
+        return ServingError(error.error_code, _without_python(error.message))
     return ServingError(2, f"{type(error).__name__}: {error}")
+
+
+def _without_python(message: str) -> str:
+    """The message as C++ has it: Python's session puts where a node was made around it."""
+    found = _INTERPOLATED.fullmatch(message)
+    return found[1] if found else message
 
 
 def _prepare(name: str, definition: messages.SignatureDef) -> Signature:
@@ -228,11 +246,7 @@ def feed_arrays(
 
 def _array(alias: str, position: int, dtype: int, proto: messages.TensorProto) -> NDArray[Any]:
     try:
-        if proto.dtype in tensors.DTYPES:
-            array = tensors.to_array(proto)
-        else:
-            # bfloat16, quantized and other rare types are TensorFlow's to decode.
-            array = tf.make_ndarray(tf.make_tensor_proto(0).FromString(proto.SerializeToString()))
+        array = tensors.to_array(proto) if proto.dtype in tensors.DTYPES else _rare_array(proto)
     except (ValueError, TypeError, OverflowError, MemoryError):
         raise invalid_argument(f"tensor parsing error: {alias}") from None
     if proto.dtype != dtype:
@@ -240,6 +254,21 @@ def _array(alias: str, position: int, dtype: int, proto: messages.TensorProto) -
             f"Expects arg[{position}] to be {tensors.dtype_name(dtype)} but "
             f"{tensors.dtype_name(proto.dtype)} is provided"
         )
+    return array
+
+
+def _rare_array(proto: messages.TensorProto) -> NDArray[Any]:
+    """Let TensorFlow decode bfloat16, quantized and other rare types; raises ValueError."""
+    # At most eight bytes each. TensorFlow would repeat a value for as long as there is memory.
+    if math.prod(tensors.shape_of(proto)) * 8 > max(tensors.MAX_FILL_BYTES, 8 * proto.ByteSize()):
+        raise ValueError("a huge shape with few values")
+    try:
+        array: NDArray[Any] = tf.make_ndarray(
+            tf.make_tensor_proto(0).FromString(proto.SerializeToString())
+        )
+    except Exception as error:
+        # A KeyError for a resource, an AttributeError for a variant: Python's, not the caller's.
+        raise ValueError(str(error)) from None
     return array
 
 

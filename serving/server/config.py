@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 
 from serving.protocol import messages
-from serving.protocol.status import invalid_argument
+from serving.protocol.status import invalid_argument, not_found
 from serving.server.options import ServerOptions
 
 M = TypeVar("M", bound=Message)
@@ -19,14 +19,14 @@ DEFAULT_MONITORING_PATH = "/monitoring/prometheus/metrics"
 def read_text_proto(path: str, kind: type[M]) -> M:
     """Parse a text-format file.
 
-    Raises ServingError (INVALID_ARGUMENT) naming the file, and the line where it stops making
-    sense; the first words are TFS's.
+    Raises ServingError: NOT_FOUND for a file that can't be read, INVALID_ARGUMENT for one that is
+    no such message, with the line where it stops making sense after TFS's words.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
         return text_format.Parse(text, kind(), descriptor_pool=messages.POOL)
     except OSError as error:
-        raise invalid_argument(f"Invalid protobuf file: '{path}': {error.strerror}") from None
+        raise not_found(f"{path}; {error.strerror}") from None
     except (text_format.ParseError, UnicodeDecodeError) as error:
         raise invalid_argument(f"Invalid protobuf file: '{path}': {error}") from None
 
@@ -36,7 +36,9 @@ def model_server_config(options: ServerOptions) -> messages.ModelServerConfig:
     if options.model_config_file:
         return read_text_proto(options.model_config_file, messages.ModelServerConfig)
     if not options.model_base_path:
-        raise invalid_argument("Expected model base path: --model_base_path is required")
+        raise invalid_argument(
+            "Both server_options.model_base_path and server_options.model_config_file are empty!"
+        )
     config = messages.ModelServerConfig()
     config.model_config_list.config.add(
         name=options.model_name, base_path=options.model_base_path, model_platform="tensorflow"
@@ -50,21 +52,31 @@ def check(options: ServerOptions) -> None:
     All that can be known without TensorFlow, so that a slip of the hand is told at once and not
     after the seconds that importing it takes.
     """
-    if options.port and options.port == options.rest_api_port:
-        raise invalid_argument("server_options.http_port cannot be same as grpc_port")
     if not options.port and not options.grpc_socket_path:
-        raise invalid_argument("server_options.grpc_port or grpc_socket_path must be set")
-    if options.tensorflow_session_parallelism and (
-        options.tensorflow_intra_op_parallelism or options.tensorflow_inter_op_parallelism
+        raise invalid_argument(
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be "
+            "set."
+        )
+    if options.use_alts_credentials and options.ssl_config_file:
+        raise invalid_argument(
+            "Either use_alts_credentials must be false or ssl_config_file must be empty."
+        )
+    if (
+        options.tensorflow_session_parallelism > 0
+        and options.tensorflow_intra_op_parallelism > 0
+        and options.tensorflow_inter_op_parallelism > 0
     ):
         raise invalid_argument(
-            "Either configure `tensorflow_session_parallelism` or "
-            "`tensorflow_intra_op_parallelism`/`tensorflow_inter_op_parallelism` separately."
+            "Either configure server_options.tensorflow_session_parallelism or "
+            "(server_options.tensorflow_intra_op_parallelism, "
+            "server_options.tensorflow_inter_op_parallelism) separately. You cannot configure all."
         )
     batching_parameters(options)
     channel_arguments(options.grpc_channel_arguments)
     monitoring_path(options)
-    validate(model_server_config(options))
+    config = model_server_config(options)
+    validate(config)
+    validate_platforms(config)
 
 
 def batching_parameters(options: ServerOptions) -> messages.BatchingParameters | None:
@@ -87,10 +99,12 @@ def batching_parameters(options: ServerOptions) -> messages.BatchingParameters |
 def validate(
     config: messages.ModelServerConfig, old: messages.ModelServerConfig | None = None
 ) -> None:
-    """Raise ServingError (INVALID_ARGUMENT) with TFS's words for what it would refuse."""
+    """Raise ServingError (INVALID_ARGUMENT) with TFS's words for what it refuses at once.
+
+    What it refuses only after it has taken the labels over is `validate_platforms`.
+    """
     if config.WhichOneof("config") == "custom_model_config":
         raise invalid_argument("Missing custom_model_config_loader in ServerCore Options")
-    platforms = {c.name: platform(c) for c in old.model_config_list.config} if old else {}
     seen: set[str] = set()
     for model in config.model_config_list.config:
         if model.name in seen:
@@ -104,18 +118,24 @@ def validate(
                 f"Expected model {model.name} to have an absolute path or URI; "
                 f"got base_path()={model.base_path}"
             )
+    platforms = {c.name: platform(c) for c in old.model_config_list.config} if old else {}
     for model in config.model_config_list.config:
-        new_platform = platform(model)
-        old_platform = platforms.get(model.name, new_platform)
+        if model.name not in platforms:
+            continue
+        old_platform, new_platform = platforms[model.name], platform(model)
         if new_platform != old_platform:
             raise invalid_argument(
                 f"Illegal to change a model's platform. For model {model.name} platform was "
                 f"{old_platform} and new platform requested is {new_platform}"
             )
-        if new_platform != "tensorflow":
-            raise invalid_argument(
-                f"Model {model.name} requests unsupported platform {new_platform}"
-            )
+
+
+def validate_platforms(config: messages.ModelServerConfig) -> None:
+    """Raise ServingError (INVALID_ARGUMENT) for a model of no platform or of an unknown one."""
+    for model in config.model_config_list.config:
+        wanted = platform(model)
+        if wanted != "tensorflow":
+            raise invalid_argument(f"Model {model.name} requests unsupported platform {wanted}")
 
 
 def platform(model: messages.ModelConfig) -> str:
@@ -124,12 +144,17 @@ def platform(model: messages.ModelConfig) -> str:
         if model.model_platform:
             raise invalid_argument(
                 "Illegal setting both ModelServerConfig::model_type (deprecated) and "
-                "model_platform."
+                f"ModelServerConfig::model_platform, model name is {model.name}"
             )
-        return "tensorflow" if model.model_type == 1 else f"unknown model type {model.model_type}"
+        if model.model_type != 1:
+            raise invalid_argument(
+                f"ModelServerConfig::model_type choice {model.model_type} not supported."
+            )
+        return "tensorflow"
     if not model.model_platform:
         raise invalid_argument(
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor model_platform."
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+            f"ModelServerConfig::model_platform, model name is {model.name}"
         )
     return model.model_platform
 

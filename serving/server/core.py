@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf import text_format
@@ -18,7 +19,7 @@ from serving.protocol.status import (
     invalid_argument,
     not_found,
 )
-from serving.server import config, inference, source, warmup
+from serving.server import config, inference, memory, source, warmup
 from serving.server.bundle import Arrays, SavedModelBundle
 from serving.server.inference import Call
 from serving.server.logs import log
@@ -28,9 +29,12 @@ from serving.server.options import ServerOptions, schedulable_cpus
 from serving.server.tensorflow import config_pb2
 
 if TYPE_CHECKING:
-    from serving.server.batching import BatchScheduler
+    from serving.server.batching import BatchScheduler, BatchThreads
 
 R = TypeVar("R")
+# A request or reply above this is taken apart or put together in a worker thread: a megabyte
+# takes about a millisecond.
+LARGE_BYTES = 256 << 10
 PER_MODEL_BATCHING_FILE = "batching_params.pbtxt"
 
 
@@ -43,10 +47,16 @@ class ServerCore:
         self.metrics = metrics or ServerMetrics()
         self._tags = options.saved_model_tags.split(",")
         self._session_config = session_config(options)
+        # TFS keeps a new configuration from before it has checked all of it: what the next one is
+        # compared with need not be what is served.
         self._config: messages.ModelServerConfig | None = None
+        self._watched: list[messages.ModelConfig] = []
         self._config_lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._batching = config.batching_parameters(options)
+        self._batch_lock = threading.Lock()
+        self._batch_threads: BatchThreads | None = None
+        self._batch_workers: ThreadPoolExecutor | None = None
         # Runs wait on TensorFlow with the GIL released; more threads than this only queue inside
         # TensorFlow. TFS has as many for gRPC.
         self._workers = ThreadPoolExecutor(4 * schedulable_cpus(), thread_name_prefix="run")
@@ -74,6 +84,7 @@ class ServerCore:
             allow_unavailable=self.options.allow_version_labels_for_unavailable_models,
         )
         self._config = initial
+        self._watched = list(initial.model_config_list.config)
         seconds = self.options.file_system_poll_wait_seconds
         if seconds >= 0:
             await self._poll_files()
@@ -93,6 +104,8 @@ class ServerCore:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.manager.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
+        if self._batch_workers is not None:
+            self._batch_workers.shutdown(wait=False, cancel_futures=True)
 
     def _spawn(self, coroutine: Any) -> None:
         self._tasks.append(asyncio.ensure_future(coroutine))
@@ -100,43 +113,67 @@ class ServerCore:
     # Inference.
 
     async def predict(
-        self, request: messages.PredictRequest, *, timeout: float | None
+        self, request: messages.PredictRequest, *, timeout: float | None, size: int = 0
     ) -> messages.PredictResponse:
-        """Answer a Predict within `timeout` seconds; raises ServingError."""
+        """Answer a Predict within `timeout` seconds; raises ServingError.
+
+        `size`: the request's bytes, where they are known.
+        """
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
         servable = self.manager.lookup(request.model_spec)
-        call = inference.predict_call(
-            _loaded(servable),
-            request,
-            servable.version,
-            as_content=self.options.enable_serialization_as_tensor_content,
-            check_method=self.options.enable_signature_method_name_check,
-        )
+        bundle = _loaded(servable)
+
+        def prepare() -> Call[messages.PredictResponse]:
+            return inference.predict_call(
+                bundle,
+                request,
+                servable.version,
+                as_content=self.options.enable_serialization_as_tensor_content,
+                check_method=self.options.enable_signature_method_name_check,
+            )
+
+        call = await _aside(servable, prepare) if size > LARGE_BYTES else prepare()
         return await self._answer(servable, call, "Predict", timeout)
 
     async def classify(
-        self, request: messages.ClassificationRequest, *, timeout: float | None
+        self, request: messages.ClassificationRequest, *, timeout: float | None, size: int = 0
     ) -> messages.ClassificationResponse:
-        """Answer a Classify within `timeout` seconds; raises ServingError."""
+        """Answer a Classify within `timeout` seconds; raises ServingError.
+
+        `size`: as for `predict`.
+        """
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
         servable = self.manager.lookup(request.model_spec)
-        call = inference.classify_call(
-            _loaded(servable), request, servable.version, check_method=self._check_method
-        )
+        bundle = _loaded(servable)
+
+        def prepare() -> Call[messages.ClassificationResponse]:
+            return inference.classify_call(
+                bundle, request, servable.version, check_method=self._check_method
+            )
+
+        call = await _aside(servable, prepare) if size > LARGE_BYTES else prepare()
         return await self._answer(servable, call, "Classify", timeout)
 
     async def regress(
-        self, request: messages.RegressionRequest, *, timeout: float | None
+        self, request: messages.RegressionRequest, *, timeout: float | None, size: int = 0
     ) -> messages.RegressionResponse:
-        """Answer a Regress within `timeout` seconds; raises ServingError."""
+        """Answer a Regress within `timeout` seconds; raises ServingError.
+
+        `size`: as for `predict`.
+        """
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
         servable = self.manager.lookup(request.model_spec)
-        call = inference.regress_call(
-            _loaded(servable), request, servable.version, check_method=self._check_method
-        )
+        bundle = _loaded(servable)
+
+        def prepare() -> Call[messages.RegressionResponse]:
+            return inference.regress_call(
+                bundle, request, servable.version, check_method=self._check_method
+            )
+
+        call = await _aside(servable, prepare) if size > LARGE_BYTES else prepare()
         return await self._answer(servable, call, "Regress", timeout)
 
     async def multi_inference(
@@ -167,7 +204,12 @@ class ServerCore:
         if call.examples:
             self.metrics.request_example_counts.observe((name,), call.examples)
             self.metrics.request_example_count_total.add((name,), call.examples)
-        return call.finish(outputs)
+        made = sum([array.nbytes for array in outputs])
+        if made <= LARGE_BYTES:
+            return call.finish(outputs)
+        if made > memory.LARGE_BYTES:
+            memory.release_soon()
+        return await _aside(servable, lambda: call.finish(outputs))
 
     async def _run(self, servable: Servable, call: Call[R], timeout: float | None) -> Arrays:
         """Run the call where its length says: here, in a worker, or in a batch."""
@@ -177,6 +219,7 @@ class ServerCore:
 
         servable.in_flight += 1
         work: asyncio.Future[Arrays]
+        queued: Future[Arrays] | None = None
         if scheduler is not None:
             work = asyncio.ensure_future(
                 scheduler.run(
@@ -184,17 +227,23 @@ class ServerCore:
                     lambda arrays: self._timed(call, arrays),
                     call.arrays,
                     timeout,
+                    names=call.feeds,
                 )
             )
         else:
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._workers, self._timed, call)
+            queued = self._workers.submit(self._timed, call)
+            work = asyncio.wrap_future(queued)
         # The session is in use until the run ends, however early its caller gives up.
         work.add_done_callback(lambda done: _release(servable, done))
         try:
             return await asyncio.wait_for(asyncio.shield(work), timeout)
         except TimeoutError:
             raise deadline_exceeded("Timed out waiting for notification") from None
+        finally:
+            # A run whose caller has left before it began is not made; else callers who give up
+            # and ask again would fill the queue with work for nobody.
+            if queued is not None:
+                queued.cancel()
 
     def _timed(self, call: Call[Any], arrays: Arrays | None = None) -> Arrays:
         """Run now, in this thread; a batch brings arrays of its own."""
@@ -203,6 +252,7 @@ class ServerCore:
         seconds = time.perf_counter() - started
         call.signature.times.add(call.rows, seconds)
         self.metrics.graph_runs.add()
+        self.metrics.direct_session_runs.add()
         self.metrics.graph_run_time_usecs.add((), int(seconds * 1e6))
         return outputs
 
@@ -285,13 +335,15 @@ class ServerCore:
                 )
             config.validate(new, old)
             models = list(new.model_config_list.config)
+            self._config = new
             self.manager.set_labels(
                 models,
                 allow_unavailable=self.options.allow_version_labels_for_unavailable_models,
             )
             log.info("Adding/updating models.", models=[model.name for model in models])
-            known = {model.name for model in old.model_config_list.config} if old else set()
-            self._config = new
+            config.validate_platforms(new)
+            known = {model.name for model in self._watched}
+            self._watched = models
             for name in known - {model.name for model in models}:
                 self.manager.aspire(name, {})
             await self._poll_files()
@@ -302,9 +354,7 @@ class ServerCore:
 
     async def _poll_files(self) -> None:
         """Look at every model's base path once; one that is missing ends this look for all."""
-        if self._config is None:
-            return
-        models = list(self._config.model_config_list.config)
+        models = self._watched
         loop = asyncio.get_running_loop()
         found: dict[str, dict[int, str]] = {}
         try:
@@ -317,14 +367,15 @@ class ServerCore:
                 f"{error.message}"
             )
             return
-        current = {model.name for model in self._config.model_config_list.config}
+        current = {model.name for model in self._watched}
         for name, versions in found.items():
             if name not in current:
                 continue
             if not versions:
+                path = next(model.base_path for model in models if model.name == name)
                 log.warning(
-                    f"No versions of servable {name} found under base path. Did you forget to "
-                    "name your leaf directory as a number (eg. '/1/')?"
+                    f"No versions of servable {name} found under base path {path}. Did you forget "
+                    "to name your leaf directory as a number (eg. '/1/')?"
                 )
             self.manager.aspire(name, versions)
 
@@ -340,10 +391,15 @@ class ServerCore:
                 new = config.read_text_proto(
                     self.options.model_config_file, messages.ModelServerConfig
                 )
+            except ServingError as error:
+                log.error(f"Failed to read ModelServerConfig file: {error.message}")
+                continue
+            try:
                 await self.reload(new)
             except ServingError as error:
                 log.error(
-                    f"Error reloading config: {error.message}", file=self.options.model_config_file
+                    f"PollFilesystemAndReloadConfig failed to ReloadConfig: {error.message}",
+                    file=self.options.model_config_file,
                 )
 
     # Loading.
@@ -354,6 +410,7 @@ class ServerCore:
         started = time.perf_counter()
         try:
             bundle = SavedModelBundle(path, self._tags, self._session_config)
+            bundle.on_build = self._built
             bundle.batching = self._batch_scheduler(servable)
             if self.options.enable_model_warmup:
                 try:
@@ -376,6 +433,10 @@ class ServerCore:
         self.metrics.load_latency_by_stage.observe((path, "restore_graph"), restore * 1e6)
         self.metrics.load_latency_by_stage.observe((path, "init_graph"), (elapsed - restore) * 1e6)
         return bundle
+
+    def _built(self, seconds: float) -> None:
+        self.metrics.graph_build_calls.add()
+        self.metrics.graph_build_time_usecs.add((), int(seconds * 1e6))
 
     def _answer_record(
         self, bundle: SavedModelBundle, servable: Servable, record: messages.PredictionLog
@@ -425,13 +486,39 @@ class ServerCore:
                 if parameters.HasField(shared):
                     getattr(own, shared).CopyFrom(getattr(parameters, shared))
             parameters = own
-        return BatchScheduler(parameters, self.metrics)
+        return BatchScheduler(
+            parameters,
+            self.metrics,
+            executor=self._batch_executor(),
+            threads=self._batch_threads,
+        )
+
+    def _batch_executor(self) -> ThreadPoolExecutor:
+        """The threads that run batches, `num_batch_threads` for all models together."""
+        from serving.server.batching import BatchThreads
+
+        with self._batch_lock:
+            if self._batch_workers is None:
+                given = self._batching and self._batching.num_batch_threads.value
+                count = given or schedulable_cpus()
+                self._batch_threads = BatchThreads(count)
+                self._batch_workers = ThreadPoolExecutor(count, thread_name_prefix="batch")
+            return self._batch_workers
 
 
 def _loaded(servable: Servable) -> SavedModelBundle:
     if servable.bundle is None:
         raise not_found(f"Servable not found for request: Latest({servable.name})")
     return servable.bundle
+
+
+async def _aside(servable: Servable, work: Callable[[], R]) -> R:
+    """Do the work in a worker thread, while the servable stays loaded."""
+    servable.in_flight += 1
+    try:
+        return await asyncio.to_thread(work)
+    finally:
+        servable.release()
 
 
 def _release(servable: Servable, work: asyncio.Future[Arrays]) -> None:

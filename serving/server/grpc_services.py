@@ -9,9 +9,9 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from serving.protocol import messages
 from serving.protocol.services import (
@@ -21,6 +21,7 @@ from serving.protocol.services import (
     PredictionService_NAME,
 )
 from serving.protocol.status import Code, ServingError, invalid_argument
+from serving.server import inflate, memory
 from serving.server.core import ServerCore
 from serving.server.logs import log
 from serving.server.options import ServerOptions
@@ -29,13 +30,14 @@ from serving.server.options import ServerOptions
 HEALTH_SERVICES = ("", "ModelService", "PredictionService")
 
 # grpc_status_util.cc
-MAX_MESSAGE_CHARS = 1024
+MAX_MESSAGE_BYTES = 1024
 TRUNCATED = "...TRUNCATED"
 
 _STATUS = {code: grpc_code for grpc_code in grpc.StatusCode for code in [grpc_code.value[0]]}
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = Callable[[Any, Context], Awaitable[Message]]
+Handler = Callable[[Any, Context, int], Awaitable[Message]]
+"""Answers a request of that many bytes."""
 
 
 def build_server(
@@ -48,6 +50,8 @@ def build_server(
             # TFS: INT_MAX both ways; a large tensor is nothing unusual.
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
+            # Done by `_read`, to a limit.
+            ("grpc.per_message_decompression", 0),
             # Two servers on one port would each get half of the connections in silence.
             ("grpc.so_reuseport", 0),
             *channel_options,
@@ -60,13 +64,16 @@ def build_server(
             _handlers(ModelService_NAME, ModelService_METHODS, _model(core)),
         )
     )
+    inflating: Any = _InflatingServer(server)
     services = [PredictionService_NAME, ModelService_NAME, reflection.SERVICE_NAME]
     servicer = None
     if options.enable_grpc_healthcheck_service:
         servicer = Health()
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, inflating)
         services.append(health.SERVICE_NAME)
-    reflection.enable_server_reflection(services, server, pool=messages.POOL)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+        reflection.aio.ReflectionServicer(services, pool=messages.POOL), inflating
+    )
     return server, servicer
 
 
@@ -112,8 +119,7 @@ def _handlers(
         service,
         {
             name: grpc.unary_unary_rpc_method_handler(
-                functions[name],
-                request_deserializer=request.FromString,
+                _reading(functions[name], request, response),
                 response_serializer=response.SerializeToString,
             )
             for name, (request, response) in methods.items()
@@ -121,11 +127,83 @@ def _handlers(
     )
 
 
+def _reading(function: Handler, kind: Any, answer: Any) -> Callable[[bytes, Context], Any]:
+    """The handler for the message as it came; one that is none gets gRPC's own codes."""
+
+    async def handle(data: bytes, context: Context) -> Message:
+        size = len(data)
+        try:
+            if inflate.is_compressed(data):
+                request = await asyncio.to_thread(_inflated, kind, data)
+            else:
+                request = kind.FromString(data)
+        except inflate.TooLargeError as error:
+            text = f"The compressed message {error}"
+            return _fail(context, ServingError(Code.RESOURCE_EXHAUSTED, text), answer())
+        except (DecodeError, ValueError) as error:
+            # What gRPC's C++ server says before TFS sees the call, which is not counted either.
+            return _fail(context, ServingError(Code.INTERNAL, str(error)), answer())
+        finally:
+            if size > memory.LARGE_BYTES:
+                memory.release_soon()
+        del data
+        return await function(request, context, size)
+
+    return handle
+
+
+def _inflated(kind: Any, data: bytes) -> Any:
+    """The message; raises DecodeError or ValueError."""
+    try:
+        plain = inflate.inflate(data)
+    except inflate.TooLargeError:
+        raise
+    except ValueError as error:
+        if data[:2] == inflate.GZIP:
+            raise ValueError(f"The compressed message is corrupt: {error}") from None
+        plain = data
+    finally:
+        memory.release_soon()
+    return kind.FromString(plain)
+
+
+class _InflatingServer:
+    """Takes the handlers of services that are not ours, and has them read compressed messages."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self._server.add_generic_rpc_handlers([_Inflating(handler) for handler in handlers])
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        """Nothing: without them the server asks the generic handlers."""
+
+
+class _Inflating(grpc.GenericRpcHandler):
+    def __init__(self, handler: grpc.GenericRpcHandler) -> None:
+        self._handler = handler
+
+    def service(self, details: grpc.HandlerCallDetails) -> Any:
+        found: Any = self._handler.service(details)
+        if found is None:
+            return None
+        parse = found.request_deserializer
+
+        def deserialize(data: bytes) -> Any:
+            # A health check or a reflection request; nobody needs a large one.
+            return parse(inflate.inflate(data, 1 << 20) if inflate.is_compressed(data) else data)
+
+        return found._replace(request_deserializer=deserialize)
+
+
 def _fail(context: Context, error: ServingError, empty: Message) -> Message:
     """Set the status on the call; cheaper than abort(), which raises through the whole stack."""
     message = error.message
-    if len(message) > MAX_MESSAGE_CHARS:
-        message = message[:MAX_MESSAGE_CHARS] + TRUNCATED
+    if len(message) > MAX_MESSAGE_BYTES // 4:
+        raw = message.encode()
+        if len(raw) > MAX_MESSAGE_BYTES:
+            message = raw[:MAX_MESSAGE_BYTES].decode(errors="ignore") + TRUNCATED
     context.set_code(_STATUS[error.code])
     context.set_details(message)
     return empty
@@ -144,11 +222,11 @@ def _prediction(core: ServerCore) -> dict[str, Handler]:
     def counted(
         api: str, method: Callable[..., Awaitable[Message]], empty: Callable[[], Message]
     ) -> Handler:
-        async def handle(request: Any, context: Context) -> Message:
+        async def handle(request: Any, context: Context, size: int) -> Message:
             started = time.perf_counter()
             name = request.model_spec.name
             try:
-                response = await method(request, timeout=_timeout(context))
+                response = await method(request, timeout=_timeout(context), size=size)
             except ServingError as error:
                 count.add((name, error.code.name))
                 return _fail(context, error, empty())
@@ -163,13 +241,17 @@ def _prediction(core: ServerCore) -> dict[str, Handler]:
 
         return handle
 
-    async def multi_inference(request: messages.MultiInferenceRequest, context: Context) -> Message:
+    async def multi_inference(
+        request: messages.MultiInferenceRequest, context: Context, _: int
+    ) -> Message:
         try:
             return await core.multi_inference(request, timeout=_timeout(context))
         except ServingError as error:
             return _fail(context, error, messages.MultiInferenceResponse())
 
-    async def metadata(request: messages.GetModelMetadataRequest, context: Context) -> Message:
+    async def metadata(
+        request: messages.GetModelMetadataRequest, context: Context, _: int
+    ) -> Message:
         try:
             return core.get_model_metadata(request)
         except ServingError as error:
@@ -185,20 +267,22 @@ def _prediction(core: ServerCore) -> dict[str, Handler]:
 
 
 def _model(core: ServerCore) -> dict[str, Handler]:
-    async def status(request: messages.GetModelStatusRequest, context: Context) -> Message:
+    async def status(request: messages.GetModelStatusRequest, context: Context, _: int) -> Message:
         try:
             return core.get_model_status(request)
         except ServingError as error:
             return _fail(context, error, messages.GetModelStatusResponse())
 
-    async def reload(request: messages.ReloadConfigRequest, context: Context) -> Message:
+    async def reload(request: messages.ReloadConfigRequest, context: Context, _: int) -> Message:
         response = messages.ReloadConfigResponse()
         response.status.SetInParent()
         before = {name: core.metrics.registry.first_value(name) for name in request.metric_names}
         failure: ServingError | None = None
         if request.config.WhichOneof("config") == "model_config_list":
             try:
-                await core.reload(request.config)
+                # Not ended with the call: TFS goes on waiting for the new models, and keeps
+                # every later reload waiting, after the caller has gone.
+                await asyncio.shield(core.reload(request.config))
             except ServingError as error:
                 failure = error
         else:

@@ -277,7 +277,7 @@ def _regression_tensors(signature: Signature, *, check_method: bool) -> tuple[st
     feed = _input_tensor(signature, "regression")
     if "outputs" not in signature.outputs:
         raise invalid_argument(
-            f"No regression inputs found in SignatureDef: {signature.definition}"
+            f"No regression outputs found in SignatureDef: {signature.definition}"
         )
     return feed, (signature.outputs["outputs"],)
 

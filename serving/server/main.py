@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,6 +21,8 @@ from serving.server.options import ServerOptions
 
 # TFS exits with -1.
 EXIT_FAILED = 255
+# For connections, of which each is one, and models.
+DESCRIPTORS = 65_536
 TFS_VERSION = "2.21.0"
 
 
@@ -91,11 +95,22 @@ def version_of_tensorflow() -> str:
 def run(flags: ServerOptions, settings: Settings, given: Sequence[str] = ()) -> int:
     """Serve until a signal ends it; the process's exit code."""
     logs.configure()
+    _raise_descriptor_limit()
     for name in flags.without_meaning(given):
         log.warning(f"--{name} has no meaning in this server and is ignored")
     import uvloop
 
     return uvloop.run(_serve(flags, settings))
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files and connections as the system does; a shell's default is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # macOS has limits of its own below the hard one.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _serve(flags: ServerOptions, settings: Settings) -> int:
@@ -130,7 +145,12 @@ async def _serve(flags: ServerOptions, settings: Settings) -> int:
         for address in _addresses(flags, settings):
             log.info(f"Running gRPC ModelServer at {address} ...")
         http = None
-        if flags.rest_api_port:
+        if flags.rest_api_port and flags.rest_api_port == flags.port:
+            log.error(
+                "server_options.http_port cannot be same as grpc_port. Please use a different port "
+                "for HTTP/REST API. Skipped exporting HTTP/REST API."
+            )
+        elif flags.rest_api_port:
             from serving.server import rest
 
             app = rest.build_app(

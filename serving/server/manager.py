@@ -24,6 +24,7 @@ from serving.protocol.status import (
     invalid_argument,
     not_found,
 )
+from serving.server import memory
 from serving.server.bundle import SavedModelBundle
 from serving.server.logs import log
 
@@ -175,13 +176,11 @@ class ServableManager:
             broken: list[Servable] = []
             pending = False
             for name in wanted:
-                states = self.states(name)
-                if self._available.get(name):
-                    continue
-                if states and all(s.state is State.END and s.error for s in states):
-                    broken.append(states[0])
-                else:
+                reached = self._reached(name)
+                if reached is None:
                     pending = True
+                elif reached.state is State.END:
+                    broken.append(reached)
             if not pending:
                 break
             await self._change()
@@ -192,6 +191,15 @@ class ServableManager:
                 if s.error
             )
             raise ServingError(2, f"{len(broken)} {noun}(s) did not become available: {{{each}}}")
+
+    def _reached(self, name: str) -> Servable | None:
+        """The newest wanted version that is AVAILABLE or has failed; None while there is none."""
+        for version in sorted(self._aspired.get(name, ()), reverse=True):
+            servable = self._servables[name][version]
+            failed = servable.state is State.END and servable.error is not None
+            if failed or servable.state is State.AVAILABLE:
+                return servable
+        return None
 
     async def close(self) -> None:
         """Stop loading, and close every session."""
@@ -289,15 +297,20 @@ class ServableManager:
     async def _take_down(self, servable: Servable) -> None:
         self._notify()
         log.info(f"Quiescing servable version {servable}", in_flight=servable.in_flight)
-        if servable.in_flight:
+        # A request that waited its turn may use it again in the same moment.
+        while servable.in_flight:
             servable.idle = asyncio.Event()
             await servable.idle.wait()
         bundle, servable.bundle = servable.bundle, None
         if bundle is not None:
+            if bundle.batching is not None:
+                # Here and not in the worker: its queues belong to the event loop.
+                bundle.batching.close()
             await asyncio.get_running_loop().run_in_executor(self._executor, bundle.close)
         del bundle
         # A graph is a web of cycles; without this the old one stays until some later collection.
         gc.collect()
+        memory.release_soon()
         servable.state = State.END
         log.info(f"Done unloading servable version {servable}")
         self._reconcile(servable.name)

@@ -374,6 +374,8 @@ class ServerMetrics:
             f"{core}/graph_run_output_tensor_bytes", BUCKETS_TENSOR_BYTES
         )
         self.direct_session_runs = counter(f"{core}/direct_session_runs")
+        self.graph_build_calls = counter(f"{core}/graph_build_calls")
+        self.graph_build_time_usecs = counter(f"{core}/graph_build_time_usecs")
         # tensorflow/core/common_runtime/session.cc
         self.session_created = gauge(f"{core}/session_created")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from google.protobuf.message import DecodeError
 
 from serving.protocol import messages
 from serving.protocol.status import Code, ServingError, invalid_argument, unimplemented
@@ -30,24 +32,29 @@ def replay(path: str, answer: Answer, metrics: ServerMetrics, *, iterations: int
         log.info(f"No warmup data file found at {file}")
         return 0
     started = time.perf_counter()
-    status = Code.OK.name
     records = 0
+    unreadable: ServingError | None = None
     try:
         for record in _records(file):
-            if records >= MAX_RECORDS:
+            # An empty record is fine, and counted.
+            for _ in range(max(iterations, 1) if record.WhichOneof("log_type") else 0):
+                answer(record)
+            records += 1
+            if records > MAX_RECORDS:
                 raise invalid_argument(
                     f"Number of warmup records exceeds the maximum ({MAX_RECORDS}) at {file}"
                 )
-            for _ in range(max(iterations, 1)):
-                answer(record)
-            records += 1
-    except ServingError as error:
-        status = error.code.name
-        raise
-    finally:
-        micros = (time.perf_counter() - started) * 1e6
-        metrics.model_warmup_latency.observe((path, status), micros)
-        metrics.model_warmup_records_read.add((path, status), records)
+    except _Unreadable as error:
+        unreadable = error.reason
+    # A record that fails leaves no trace in the metrics; TFS returns before it counts.
+    status = f"{unreadable.code.name}: {unreadable.message}" if unreadable else Code.OK.name
+    micros = (time.perf_counter() - started) * 1e6
+    metrics.model_warmup_latency.observe((path, status), micros)
+    metrics.model_warmup_records_read.add((path, status), records)
+    if unreadable is not None:
+        if unreadable.code is Code.DATA_LOSS:
+            unreadable.message += ". Please verify your warmup data is in TFRecord format."
+        raise unreadable
     log.info(
         f"Finished reading warmup data for model at {file}. Number of warmup records read: "
         f"{records}. Elapsed time (microseconds): {micros:.0f}."
@@ -55,22 +62,28 @@ def replay(path: str, answer: Answer, metrics: ServerMetrics, *, iterations: int
     return records
 
 
-def _records(file: Path) -> list[messages.PredictionLog]:
-    records = []
+class _Unreadable(Exception):  # noqa: N818
+    """The file itself can't be read on."""
+
+    def __init__(self, reason: ServingError) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
+def _records(file: Path) -> Iterator[messages.PredictionLog]:
     try:
         for raw in tf.compat.v1.io.tf_record_iterator(str(file)):
-            record = messages.PredictionLog.FromString(raw)
-            if record.WhichOneof("log_type") in (None, "session_run_log", "predict_streamed_log"):
-                raise unimplemented(
-                    f"Unsupported log_type for warmup: {record.WhichOneof('log_type')}"
-                )
-            records.append(record)
-            if len(records) > MAX_RECORDS:
-                break
+            try:
+                record = messages.PredictionLog.FromString(raw)
+            except DecodeError:
+                text = raw.decode("utf-8", "replace")
+                raise invalid_argument(
+                    f"Failed to parse warmup record: {text} from {file}"
+                ) from None
+            kind = record.WhichOneof("log_type")
+            if kind in ("session_run_log", "predict_streamed_log"):
+                number = record.DESCRIPTOR.fields_by_name[kind].number
+                raise unimplemented(f"Unsupported log_type for warmup: {number}")
+            yield record
     except tf.errors.OpError as error:
-        raise ServingError(error.error_code, error.message) from None
-    except ServingError:
-        raise
-    except Exception as error:
-        raise invalid_argument(f"Failed to parse warmup record: {error} from {file}") from None
-    return records
+        raise _Unreadable(ServingError(error.error_code, error.message)) from None

@@ -133,13 +133,17 @@ def test_a_model_that_cannot_load_at_start_ends_the_process(tmp_path: Path) -> N
     [
         (["--port=eight"], "Couldn't interpret value eight for flag port."),
         (["--help"], "usage: tensorflow_model_server"),
-        (["--model_name=m"], "--model_base_path is required"),
+        (["--model_name=m"], "server_options.model_config_file are empty!"),
         (["--model_base_path=m"], "to have an absolute path or URI; got base_path()=m"),
-        (["--model_config_file=none"], "Invalid protobuf file: 'none'"),
+        (["--model_config_file=none"], "NOT_FOUND: none; No such file or directory"),
         (["--model_config_file=bad"], "Invalid protobuf file: 'bad': 1:1"),
         (["--batching_parameters_file=x"], "is set without setting"),
         (
-            ["--tensorflow_session_parallelism=1", "--tensorflow_intra_op_parallelism=1"],
+            [
+                "--tensorflow_session_parallelism=1",
+                "--tensorflow_intra_op_parallelism=1",
+                "--tensorflow_inter_op_parallelism=1",
+            ],
             "Either configure",
         ),
     ],

@@ -237,7 +237,7 @@ def test_reload_adds_labels_moves_and_removes_models(
         (
             ['config { name: "a" base_path: "/models/a" }'],
             "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
-            "model_platform.",
+            "ModelServerConfig::model_platform, model name is a",
         ),
     ],
 )
