@@ -389,4 +389,4 @@ def test_reflection_serves_a_client_that_has_no_protos(server: ModelServer) -> N
         text=True,
         check=True,
     ).stdout
-    assert len(json.loads(answer)["outputs"]["classes_prob"]["floatVal"]) == 3
+    assert len(json.loads(answer)["outputs"]["classes_prob"]["float_val"]) == 3
