@@ -66,7 +66,7 @@ def _run(host: str, grace: float, **values: Any) -> None:
                 "Train one with `chopstick train`.",
             )
     from serving.server.config import DEFAULT_MONITORING_PATH
-    from serving.server.main import Settings, run
+    from serving.server.main import EXIT_FAILED, Settings, run
 
     try:
         settings = Settings.from_environment()
@@ -79,7 +79,14 @@ def _run(host: str, grace: float, **values: Any) -> None:
         f"metrics at http://{host}:{options.rest_api_port}{DEFAULT_MONITORING_PATH}",
         err=True,
     )
-    sys.exit(run(options, settings, [n for n in values if values[n] != _default(n)]))
+    code = run(options, settings, [n for n in values if values[n] != _default(n)])
+    if code == EXIT_FAILED:
+        raise ChopstickError(
+            f"could not serve {given[0]}: the reason is above",
+            "For a version that can't be loaded, `chopstick verify DIR` says which file is "
+            "damaged; for an address in use, choose others with --port and --rest_api_port.",
+        )
+    sys.exit(code)
 
 
 def _default(name: str) -> Any:

@@ -159,7 +159,7 @@ async def _serve(flags: ServerOptions, settings: Settings) -> int:
                 cors=flags.rest_api_enable_cors_support,
                 monitoring_path=monitoring,
             )
-            http = await rest.serve_rest(app, settings.host, flags.rest_api_port)
+            http = await _bind_rest(rest, app, settings.host, flags.rest_api_port)
             log.info(f"Exporting HTTP/REST API at:{settings.host}:{flags.rest_api_port} ...")
     except ServingError as error:
         return _failed(f"{error.code.name}: {error.message}")
@@ -237,6 +237,14 @@ def _bind(server: Any, flags: ServerOptions, settings: Settings) -> None:
             raise ServingError(
                 2, f"Failed to bind {address} for gRPC: is another server running there?"
             ) from None
+
+
+async def _bind_rest(rest: Any, app: Any, host: str, port: int) -> Any:
+    """The running REST server; raises ServingError naming the address that can't be bound."""
+    try:
+        return await rest.serve_rest(app, host, port)
+    except OSError as error:
+        raise ServingError(2, f"Failed to bind {host}:{port} for REST: {error.strerror}") from None
 
 
 def _credentials(flags: ServerOptions) -> Any:
