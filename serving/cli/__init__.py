@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+from typing import Any
 
 import click
 
@@ -25,6 +26,14 @@ COMMANDS = {
     "load": "Send an open-loop load and report latency, failures and share.",
 }
 
+# What each command needs beyond the core, as an extra of the package.
+EXTRAS = {
+    **dict.fromkeys(("train", "evaluate"), "model"),
+    "serve": "server",
+    **dict.fromkeys(("up", "demo"), "all"),
+    **dict.fromkeys(("predict", "classify", "models", "load"), "client"),
+}
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are used, so that `--help` stays fast."""
@@ -37,7 +46,11 @@ class LazyGroup(click.Group):
         """Import the command's module; None for a name that is no command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"serving.cli.{cmd_name}")
+        try:
+            module = importlib.import_module(f"serving.cli.{cmd_name}")
+        except ModuleNotFoundError as error:
+            _tell_extra(cmd_name, error)
+            raise
         command: click.Command = module.command
         return command
 
@@ -52,10 +65,27 @@ class LazyGroup(click.Group):
             ctx.fail(f"No such command '{name}'.{hint}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Invoke; a library that is not installed is told by the extra that brings it."""
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            _tell_extra(ctx.invoked_subcommand or "", error)
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """List the commands without importing one of them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _tell_extra(command: str, error: ModuleNotFoundError) -> None:
+    """Raise ChopstickError when an extra brings what is missing; a module of our own is a bug."""
+    if command in EXTRAS and (error.name or "").split(".")[0] not in {"model", "serving"}:
+        raise ChopstickError(
+            f"chopstick {command} needs {error.name}, which is not installed",
+            f"Install the extra that brings it: pip install 'chopstick-serving[{EXTRAS[command]}]'",
+        ) from None
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
