@@ -134,6 +134,7 @@ def _reading(function: Handler, kind: Any, answer: Any) -> Callable[[bytes, Cont
         size = len(data)
         try:
             if inflate.is_compressed(data):
+                memory.release_soon()
                 request = await asyncio.to_thread(_inflated, kind, data)
             else:
                 request = kind.FromString(data)
@@ -162,8 +163,6 @@ def _inflated(kind: Any, data: bytes) -> Any:
         if data[:2] == inflate.GZIP:
             raise ValueError(f"The compressed message is corrupt: {error}") from None
         plain = data
-    finally:
-        memory.release_soon()
     return kind.FromString(plain)
 
 

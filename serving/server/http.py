@@ -171,10 +171,13 @@ class _Protocol(HttpToolsProtocol):
                 )
             if slow:
                 self.transport.abort()
-        elif (self.cycle is None or self.cycle.response_complete) and elapsed > IDLE_SECONDS:
+        unread = self.transport.get_write_buffer_size()
+        idle = not self._receiving and (self.cycle is None or self.cycle.response_complete)
+        if idle and unread:
+            self._since = now
+        elif idle and elapsed > IDLE_SECONDS:
             # uvicorn's own timer begins anew with every empty line.
             self.transport.abort()
-        unread = self.transport.get_write_buffer_size()
         if unread != self._unread or not unread:
             self._unread, self._unread_since = unread, now
         elif now - self._unread_since > IDLE_SECONDS:

@@ -9,31 +9,36 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import functools
+import gc
 from collections.abc import Callable
 
 LARGE_BYTES = 8 << 20
 """What leaves enough behind to be worth a millisecond of work."""
 
-_DELAY_SECONDS = 0.2
-_pending: set[asyncio.Future[None]] = set()
+# The request is still on its way out when it asks for this, and a large reply takes its time.
+_DELAYS_SECONDS = (0.5, 5.0)
+_pending: set[float] = set()
 
 
 def release_soon() -> None:
-    """Give free memory back in a moment, in a worker thread; many calls at once are one."""
-    if not _pending:
-        task = asyncio.ensure_future(_release())
-        _pending.add(task)
-        task.add_done_callback(_pending.discard)
+    """Give free memory back in a moment and once more later; many calls at once are one."""
+    loop = asyncio.get_running_loop()
+    for delay in _DELAYS_SECONDS:
+        if delay not in _pending:
+            _pending.add(delay)
+            loop.call_later(delay, _release, loop, delay)
 
 
-async def _release() -> None:
-    # The request is still on its way out when it asks for this.
-    await asyncio.sleep(_DELAY_SECONDS)
-    await asyncio.to_thread(release)
+def _release(loop: asyncio.AbstractEventLoop, delay: float) -> None:
+    _pending.discard(delay)
+    loop.run_in_executor(None, release)
 
 
 def release() -> None:
     """Give free memory back now; without effect where the C library has no call for it."""
+    # A thread's result and the future that brought it hold each other until the collector comes by,
+    # which on an idle server can be never.
+    gc.collect()
     trim = _malloc_trim()
     if trim is not None:
         trim(0)

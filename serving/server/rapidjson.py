@@ -439,9 +439,17 @@ _QUOTED = {
 }
 
 
+_TO_QUOTE = re.compile(r'["\\\x00-\x1f]')
+
+
 def quote(text: str) -> str:
     """The text as a JSON string: non-ASCII as it is, control characters as RapidJSON has them."""
-    return f'"{text.translate(_QUOTED)}"'
+    # str.translate takes 10 s for 100 MB, and no other thread runs meanwhile.
+    return f'"{_TO_QUOTE.sub(_quoted, text)}"'
+
+
+def _quoted(found: re.Match[str]) -> str:
+    return _QUOTED[ord(found.group())]
 
 
 def encode(text: str) -> bytes:
@@ -482,6 +490,8 @@ def double_text(value: float) -> str:
 
 
 DEBUG_LIMIT = 256
+# TFS shows a string whole, however long.
+DEBUG_STRING = 64 << 10
 
 
 class _Full(Exception):  # noqa: N818
@@ -542,7 +552,7 @@ def _scalar_text(value: Any) -> str:
     if value is False:
         return "false"
     if type(value) is str:
-        return quote(value)
+        return quote(value[:DEBUG_STRING])
     if type(value) is int and -(2**63) <= value < 2**64:
         return str(value)
     number = as_double(value)
