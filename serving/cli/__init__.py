@@ -94,14 +94,19 @@ def chopstick() -> None:
     """Put a TensorFlow model into production, from the desk to the cluster."""
 
 
+def tell(error: ChopstickError) -> None:
+    """Say on standard error what went wrong and what to do about it."""
+    click.echo(f"error: {error.message}", err=True)
+    if error.remedy:
+        click.echo(f"  {error.remedy}", err=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a ChopstickError becomes two lines on standard error."""
     try:
         chopstick.main(arguments, prog_name="chopstick", standalone_mode=True)
     except ChopstickError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.remedy:
-            click.echo(f"  {error.remedy}", err=True)
+        tell(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our pipe left (`| head`); nothing more can be said to it.

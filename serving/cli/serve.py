@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from serving.cli import tell
 from serving.errors import ChopstickError
 from serving.server.options import FLAGS, ServerOptions
 
@@ -66,7 +66,7 @@ def _run(host: str, grace: float, **values: Any) -> None:
                 "Train one with `chopstick train`.",
             )
     from serving.server.config import DEFAULT_MONITORING_PATH
-    from serving.server.main import EXIT_FAILED, Settings, run
+    from serving.server.main import EXIT_FAILED, Settings, end, run
 
     try:
         settings = Settings.from_environment()
@@ -81,12 +81,15 @@ def _run(host: str, grace: float, **values: Any) -> None:
     )
     code = run(options, settings, [n for n in values if values[n] != _default(n)])
     if code == EXIT_FAILED:
-        raise ChopstickError(
-            f"could not serve {given[0]}: the reason is above",
-            "For a version that can't be loaded, `chopstick verify DIR` says which file is "
-            "damaged; for an address in use, choose others with --port and --rest_api_port.",
+        tell(
+            ChopstickError(
+                f"could not serve {given[0]}: the reason is above",
+                "For a version that can't be loaded, `chopstick verify DIR` says which file is "
+                "damaged; for an address in use, choose others with --port and --rest_api_port.",
+            )
         )
-    sys.exit(code)
+        end(1)
+    end(code)
 
 
 def _default(name: str) -> Any:

@@ -135,6 +135,9 @@ def to_array(proto: messages.TensorProto) -> NDArray[Any]:
     elif _FIELDS[number] == "int_val" and number != messages.DT_INT32:
         # Narrow types wrap as TensorFlow's static_cast does; NumPy 2 would raise.
         flat = np.array(values, dtype=np.int32).astype(dtype)
+    elif given <= _MANY:
+        # NumPy's way to a message's values has a fixed cost of 2 us.
+        flat = np.fromiter(values, dtype, given)
     else:
         flat = np.array(values, dtype=dtype)
 

@@ -79,6 +79,10 @@ class Signature:
     outputs: dict[str, str]
     """alias: tensor name, by alias."""
     all_outputs: tuple[str, ...]
+    feeds: tuple[str, ...]
+    """Tensor names of all inputs, by alias."""
+    all_fetches: tuple[str, ...]
+    """Tensor names of all outputs, by alias."""
     times: RunTimes = field(default_factory=RunTimes)
     runners: dict[tuple[tuple[str, ...], tuple[str, ...]], Runner] = field(default_factory=dict)
 
@@ -211,7 +215,10 @@ def _prepare(name: str, definition: messages.SignatureDef) -> Signature:
         for alias in sorted(definition.inputs)
     )
     outputs = {alias: definition.outputs[alias].name for alias in sorted(definition.outputs)}
-    return Signature(name, definition, inputs, outputs, tuple(outputs))
+    feeds = tuple(tensor_name for _, tensor_name, _ in inputs)
+    return Signature(
+        name, definition, inputs, outputs, tuple(outputs), feeds, tuple(outputs.values())
+    )
 
 
 def feed_arrays(
@@ -226,7 +233,6 @@ def feed_arrays(
     defaults = signature.definition.defaults
     if len(given) > len(inputs) or (len(given) < len(inputs) and not defaults):
         raise invalid_argument(_size_mismatch(signature, given))
-    names: list[str] = []
     arrays: Arrays = []
     for position, (alias, tensor_name, dtype) in enumerate(inputs):
         proto = given.get(alias)
@@ -240,8 +246,7 @@ def feed_arrays(
                 )
             proto = defaults[alias]
         arrays.append(_array(alias, position, dtype, proto))
-        names.append(tensor_name)
-    return tuple(names), arrays
+    return signature.feeds, arrays
 
 
 def _array(alias: str, position: int, dtype: int, proto: messages.TensorProto) -> NDArray[Any]:

@@ -35,6 +35,9 @@ R = TypeVar("R")
 # A request or reply above this is taken apart or put together in a worker thread: a megabyte
 # takes about a millisecond.
 LARGE_BYTES = 256 << 10
+# How long short runs may keep the event loop before it looks at its connections again.
+MAX_TURN_SECONDS = 0.005
+
 PER_MODEL_BATCHING_FILE = "batching_params.pbtxt"
 
 
@@ -45,6 +48,7 @@ class ServerCore:
         """Read the files that the flags name; raises ServingError for one that is invalid."""
         self.options = options
         self.metrics = metrics or ServerMetrics()
+        self._short: list[tuple[asyncio.Future[Arrays], Servable, Call[Any]]] = []
         self._tags = options.saved_model_tags.split(",")
         self._session_config = session_config(options)
         # TFS keeps a new configuration from before it has checked all of it: what the next one is
@@ -83,7 +87,7 @@ class ServerCore:
             initial.model_config_list.config,
             allow_unavailable=self.options.allow_version_labels_for_unavailable_models,
         )
-        self._config = initial
+        self._configure(initial)
         self._watched = list(initial.model_config_list.config)
         seconds = self.options.file_system_poll_wait_seconds
         if seconds >= 0:
@@ -106,6 +110,13 @@ class ServerCore:
         self._workers.shutdown(wait=False, cancel_futures=True)
         if self._batch_workers is not None:
             self._batch_workers.shutdown(wait=False, cancel_futures=True)
+
+    def _configure(self, new: messages.ModelServerConfig) -> None:
+        self._config = new
+        # In place: every metric holds the same set.
+        known = self.metrics.registry.known
+        known.clear()
+        known.update(model.name for model in new.model_config_list.config)
 
     def _spawn(self, coroutine: Any) -> None:
         self._tasks.append(asyncio.ensure_future(coroutine))
@@ -215,7 +226,7 @@ class ServerCore:
         """Run the call where its length says: here, in a worker, or in a batch."""
         scheduler = _loaded(servable).batching
         if scheduler is None and call.signature.times.is_short(call.rows):
-            return self._timed(call)
+            return await self._soon(servable, call)
 
         servable.in_flight += 1
         work: asyncio.Future[Arrays]
@@ -244,6 +255,36 @@ class ServerCore:
             # and ask again would fill the queue with work for nobody.
             if queued is not None:
                 queued.cancel()
+
+    def _soon(self, servable: Servable, call: Call[Any]) -> asyncio.Future[Arrays]:
+        """Run in the loop's thread, in its next turn, together with what else is short in it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Arrays] = loop.create_future()
+        if not self._short:
+            loop.call_soon(self._run_short)
+        servable.in_flight += 1
+        self._short.append((future, servable, call))
+        return future
+
+    def _run_short(self) -> None:
+        # One after the other, TensorFlow's code stays in the processor's caches; between two
+        # requests' parsing and answering, a run of 12 us takes 50 to 100.
+        short, self._short = self._short, []
+        began = time.perf_counter()
+        for number, (future, servable, call) in enumerate(short, 1):
+            # A caller who has left gets no run.
+            if not future.done():
+                try:
+                    outputs = self._timed(call)
+                except Exception as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(outputs)
+            servable.release()
+            if number < len(short) and time.perf_counter() - began > MAX_TURN_SECONDS:
+                self._short = short[number:]
+                asyncio.get_running_loop().call_soon(self._run_short)
+                return
 
     def _timed(self, call: Call[Any], arrays: Arrays | None = None) -> Arrays:
         """Run now, in this thread; a batch brings arrays of its own."""
@@ -335,7 +376,7 @@ class ServerCore:
                 )
             config.validate(new, old)
             models = list(new.model_config_list.config)
-            self._config = new
+            self._configure(new)
             self.manager.set_labels(
                 models,
                 allow_unavailable=self.options.allow_version_labels_for_unavailable_models,

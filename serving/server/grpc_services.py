@@ -25,9 +25,13 @@ from serving.server import inflate, memory
 from serving.server.core import ServerCore
 from serving.server.logs import log
 from serving.server.options import ServerOptions
+from serving.server.turns import GRPC_PATIENCE, Turns
 
 # TFS's names: not package-qualified, and the empty one for the whole server.
 HEALTH_SERVICES = ("", "ModelService", "PredictionService")
+
+MAX_STREAMS = 900
+"""Calls at once on one connection; a client keeps more than these waiting by itself."""
 
 # grpc_status_util.cc
 MAX_MESSAGE_BYTES = 1024
@@ -45,23 +49,28 @@ def build_server(
 ) -> tuple[grpc.aio.Server, Health | None]:
     """A server with every service on it, not started; the health servicer if there is one."""
     limits = _given_limit(options)
-    server = grpc.aio.server(
-        options=[
-            # TFS: INT_MAX both ways; a large tensor is nothing unusual.
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),
-            # Done by `_read`, to a limit.
-            ("grpc.per_message_decompression", 0),
-            # Two servers on one port would each get half of the connections in silence.
-            ("grpc.so_reuseport", 0),
-            *channel_options,
-        ],
-        maximum_concurrent_rpcs=limits,
-    )
+    # One value for each name: of two, gRPC takes the first.
+    given: dict[str, int | str] = {
+        # TFS: INT_MAX both ways; a large tensor is nothing unusual.
+        "grpc.max_receive_message_length": -1,
+        "grpc.max_send_message_length": -1,
+        # Done by `_read`, to a limit.
+        "grpc.per_message_decompression": 0,
+        # gRPC drops calls that wait to be taken at random, everybody's, from 1,000 on. Clients that
+        # open and reset streams as fast as they can must not get there so easily.
+        "grpc.max_concurrent_streams": MAX_STREAMS,
+        "grpc.server.max_pending_requests": 10 * MAX_STREAMS,
+        "grpc.server.max_pending_requests_hard_limit": 20 * MAX_STREAMS,
+        # Two servers on one port would each get half of the connections in silence.
+        "grpc.so_reuseport": 0,
+        **dict(channel_options),
+    }
+    server = grpc.aio.server(options=list(given.items()), maximum_concurrent_rpcs=limits)
+    turns = Turns(GRPC_PATIENCE)
     server.add_generic_rpc_handlers(
         (
-            _handlers(PredictionService_NAME, PredictionService_METHODS, _prediction(core)),
-            _handlers(ModelService_NAME, ModelService_METHODS, _model(core)),
+            _handlers(PredictionService_NAME, PredictionService_METHODS, _prediction(core), turns),
+            _handlers(ModelService_NAME, ModelService_METHODS, _model(core), turns),
         )
     )
     inflating: Any = _InflatingServer(server)
@@ -113,13 +122,16 @@ def _given_limit(options: ServerOptions) -> int | None:
 
 
 def _handlers(
-    service: str, methods: dict[str, tuple[Any, Any]], functions: dict[str, Handler]
+    service: str,
+    methods: dict[str, tuple[Any, Any]],
+    functions: dict[str, Handler],
+    turns: Turns,
 ) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(
         service,
         {
             name: grpc.unary_unary_rpc_method_handler(
-                _reading(functions[name], request, response),
+                _reading(functions[name], request, response, turns),
                 response_serializer=response.SerializeToString,
             )
             for name, (request, response) in methods.items()
@@ -127,10 +139,15 @@ def _handlers(
     )
 
 
-def _reading(function: Handler, kind: Any, answer: Any) -> Callable[[bytes, Context], Any]:
+def _reading(
+    function: Handler, kind: Any, answer: Any, turns: Turns
+) -> Callable[[bytes, Context], Any]:
     """The handler for the message as it came; one that is none gets gRPC's own codes."""
 
     async def handle(data: bytes, context: Context) -> Message:
+        turn = turns.join()
+        if turn is not None:
+            await turn
         size = len(data)
         try:
             if inflate.is_compressed(data):

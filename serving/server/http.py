@@ -57,7 +57,7 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._since = time.monotonic()
-        self._receiving = self._in_head = self._upgrading = False
+        self._receiving = self._in_head = self._began = self._upgrading = False
         self._refusal = INVALID
         self._head_bytes = 0
         self._body_bytes = 0
@@ -69,7 +69,7 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._since = time.monotonic()
-        self._receiving = self._in_head = True
+        self._receiving = self._in_head = self._began = True
         self._head_bytes = self._body_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -143,6 +143,7 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._began = False
         try:
             try:
                 self.parser.feed_data(data)
@@ -152,7 +153,7 @@ class _Protocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(*self._refusal)
             return
-        if self._in_head:
+        if self._in_head and not self._began:
             # A header without an end is counted by no callback.
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:

@@ -68,17 +68,19 @@ def predict_call(
     """Prepare a Predict. Raises ServingError."""
     spec = request.model_spec
     signature = bundle.signature(spec.signature_name)
-    method = signature.definition.method_name
-    if check_method and method not in (PREDICT, CLASSIFY, REGRESS):
+    if check_method and signature.definition.method_name not in (PREDICT, CLASSIFY, REGRESS):
         from serving.protocol.status import internal
 
+        method = signature.definition.method_name
         raise internal(
             "Expected prediction signature method_name to be one of "
             f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {method}"
         )
     feeds, arrays = feed_arrays(signature, request.inputs)
-    aliases = fetch_aliases(signature, list(request.output_filter))
-    fetches = tuple([signature.outputs[alias] for alias in aliases])
+    aliases, fetches = signature.all_outputs, signature.all_fetches
+    if request.output_filter:
+        aliases = fetch_aliases(signature, list(request.output_filter))
+        fetches = tuple([signature.outputs[alias] for alias in aliases])
 
     def finish(outputs: Arrays) -> messages.PredictResponse:
         response = messages.PredictResponse()

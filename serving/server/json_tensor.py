@@ -590,14 +590,38 @@ def predict_body(outputs: Mapping[str, messages.TensorProto], layout: Format) ->
     """The reply's body; raises ServingError for what JSON can't hold."""
     if not outputs:
         raise invalid_argument("Cannot convert empty tensor map to JSON")
-    if layout is Format.COLUMNAR:
-        return rapidjson.encode(_columns(outputs))
+    if layout is Format.ROW and len(outputs) == 1:
+        (tensor,) = outputs.values()
+        text = _few_rows(tensor)
+        if text is not None:
+            return text.encode()
     shapes = [_shape(tensor) for tensor in outputs.values()]
     total = sum(math.prod(shape) for shape in shapes)
     batches = {shape[0] if shape else 0 for shape in shapes}
+    if any(
+        0 in shape and math.prod([size for size in shape if size]) > _MAX_LISTS for shape in shapes
+    ):
+        raise invalid_argument("An output has more lists than can be written as JSON")
+    if layout is Format.COLUMNAR:
+        return rapidjson.encode(_columns(outputs))
     if total <= _BLOCK or len(batches) > 1 or 0 in batches:
         return rapidjson.encode(_rows(outputs))
     return _rows_in_blocks(outputs, batches.pop(), total)
+
+
+def _few_rows(tensor: messages.TensorProto) -> str | None:
+    """The reply for a small matrix of float32, the most usual one; None for any other tensor."""
+    dims = tensor.tensor_shape.dim
+    if tensor.dtype != messages.DT_FLOAT or len(dims) != 2:
+        return None
+    width = dims[1].size
+    numbers = tensor.float_val
+    count = len(numbers)
+    if not 0 < count < rapidjson.MANY or width < 1 or dims[0].size * width != count:
+        return None
+    items = [rapidjson.decimal(number) for number in numbers]
+    rows = [f"[{', '.join(items[at : at + width])}]" for at in range(0, count, width)]
+    return f'{{\n    "predictions": [{", ".join(rows)}\n    ]\n}}'
 
 
 def _shape(tensor: messages.TensorProto) -> list[int]:
@@ -606,6 +630,8 @@ def _shape(tensor: messages.TensorProto) -> list[int]:
 
 # Elements written at a time. A number that stands as text of its own takes some 70 bytes.
 _BLOCK = 1 << 16
+# A shape such as [2^40, 0] holds nothing and would be written as 2^40 empty lists.
+_MAX_LISTS = 1 << 24
 
 
 def _rows_in_blocks(outputs: Mapping[str, messages.TensorProto], batch: int, total: int) -> bytes:

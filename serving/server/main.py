@@ -9,10 +9,12 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 from serving.protocol.status import ServingError
 from serving.server import logs, options
@@ -79,7 +81,7 @@ def tensorflow_model_server(arguments: Sequence[str] | None = None) -> None:
     if parsed.unknown:
         sys.stdout.write(f"unknown argument: {parsed.unknown[0]}\n{options.usage(program)}")
     sys.stdout.flush()
-    sys.exit(run(parsed.options, settings, parsed.given))
+    end(run(parsed.options, settings, parsed.given))
 
 
 def version_of_tensorflow() -> str:
@@ -101,6 +103,22 @@ def run(flags: ServerOptions, settings: Settings, given: Sequence[str] = ()) -> 
     import uvloop
 
     return uvloop.run(_serve(flags, settings))
+
+
+def end(code: int) -> NoReturn:
+    """End the process, at once if a thread is still in a model that never finishes.
+
+    The interpreter would wait for it: a load without end would make the process deaf to SIGTERM.
+    """
+    deadline = time.monotonic() + 1.0
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+    sys.exit(code)
 
 
 def _raise_descriptor_limit() -> None:

@@ -79,6 +79,8 @@ class _Metric:
         self.lazy = lazy
         self._label_names = tuple(_exported_label(label) for label in labels)
         self._lock = threading.Lock()
+        self.known: set[str] = set()
+        """First label values that are admitted however many series there are."""
 
     def _pairs(self, values: Labels) -> str:
         return ",".join(
@@ -93,7 +95,7 @@ class _Metric:
         """
         if len(values) != len(self.labels):
             raise ValueError(f"{self.path} has labels {self.labels}, got {values}")
-        if present >= MAX_SERIES:
+        if present >= MAX_SERIES and values[:1] and values[0] not in self.known:
             return None
         if any(len(value) > MAX_LABEL_CHARS for value in values):
             return tuple(value[:MAX_LABEL_CHARS] for value in values)
@@ -278,12 +280,15 @@ class Registry:
 
     def __init__(self) -> None:
         self._metrics: dict[str, _Metric] = {}
+        self.known: set[str] = set()
+        """Names of models that are configured: invented ones can't take their places."""
 
     def register(self, *metrics: _Metric) -> None:
         """Put metrics on the page. Raises ValueError when a path is taken."""
         for metric in metrics:
             if metric.path in self._metrics:
                 raise ValueError(f"metric {metric.path} is registered twice")
+            metric.known = self.known
             self._metrics[metric.path] = metric
 
     def first_value(self, path: str) -> int:

@@ -100,9 +100,9 @@ def loads(body: bytes) -> Any:
         text = body.decode("utf-8", "surrogateescape")
     try:
         start = 0 if text[:1] == "{" else _SPACE.match(text).end()  # type: ignore[union-attr]
-        if len(text) > ROWWISE:
-            return _scan_rows(text, start, 2)[0]
-        return _scan(text, start)[0]
+        value = _scan_rows(text, start, 2)[0] if len(text) > ROWWISE else _scan(text, start)[0]
+        # Of `1e` the standard library reads the 1, which only matters where nothing follows.
+        return value if type(value) in (dict, list) else _exact(body)
     except (ValueError, StopIteration, RecursionError, IndexError):
         return _exact(body)
 

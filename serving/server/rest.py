@@ -35,6 +35,7 @@ from serving.server import http, json_tensor, memory
 from serving.server.json_tensor import Document, Format
 from serving.server.logs import log
 from serving.server.metrics import CONTENT_TYPE, ServerMetrics
+from serving.server.turns import HTTP_PATIENCE, Turns
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -165,6 +166,7 @@ class _App:
             "classify": self._classify,
             "regress": self._regress,
         }
+        self._turns = Turns(HTTP_PATIENCE)
         # The first paths asked for, taken apart.
         self._paths: dict[str, tuple[Any, ...]] = {}
         # A signature's input dtypes by the definition's identity; holding the definition keeps
@@ -193,6 +195,9 @@ class _App:
         with contextlib.suppress(_Disconnected):
             body = await _read_body(scope, receive)
             if len(body) <= memory.LARGE_BYTES:
+                turn = self._turns.join()
+                if turn is not None:
+                    await turn
                 await self._api(method, path, body, scope, send)
                 return
             async with self._huge:

@@ -173,3 +173,14 @@ def test_metric_registers_once() -> None:
     registry.register(Counter("/c"))
     with pytest.raises(ValueError, match="twice"):
         registry.register(Counter("/c"))
+
+
+def test_invented_names_do_not_take_the_place_of_real_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_SERIES", 3)
+    server = ServerMetrics()
+    server.registry.known.add("chopstick")
+    for number in range(10):
+        server.request_count.add((f"m{number}", "NOT_FOUND"))
+    server.request_count.add(("chopstick", "OK"))
+    assert server.request_count.value(("chopstick", "OK")) == 1
+    assert server.request_count.value(("m9", "NOT_FOUND")) == 0
