@@ -1,6 +1,6 @@
 # Bare `make` lists the targets. Needs GNU make 3.81 (what macOS has) or later, and Python.
 
-## ARGS: more arguments for the command of demo, up, train_classifier, evaluate, run_server
+## ARGS: more arguments for the command of demo, up, train_classifier, evaluate, run_server, ...
 ARGS ?=
 ## TESTS: what `make test` runs, e.g. TESTS=tests/unit or TESTS="tests -k label"
 TESTS ?= tests
@@ -8,6 +8,16 @@ TESTS ?= tests
 PORT ?= 8500
 ## REST_PORT: REST port of run_server (8501)
 REST_PORT ?= 8501
+## ENDPOINT: gRPC host:port that `make conformance` runs on (it starts a server of its own)
+ENDPOINT ?=
+## REST: REST host:port of ENDPOINT
+REST ?=
+## MODELS: directory of `make conformance-models` that ENDPOINT serves, for cases that change it
+MODELS ?=
+## SERVER: command of a server for `make conformance` to start, flags are added
+SERVER ?=
+## DIR: where `make conformance-models` writes
+DIR ?=
 ## PYTHON: interpreter to build .venv with (the first that fits of python3, python3.13, 3.12, 3.11)
 PYTHON ?=
 
@@ -24,8 +34,8 @@ STAMP := $(VENV)/.installed-$(shell printf '%s' '$(CURDIR)' | cksum | cut -d ' '
 help:
 	@awk 'BEGIN { print "Usage: make TARGET [VARIABLE=value]" } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z_-]+:.*## / { split($$0, part, ":.*## "); printf "  %-17s %s\n", part[1], part[2] } \
-		/^## [A-Z_]+: / { variable = substr($$2, 1, length($$2) - 1); sub(/^## [A-Z_]+: /, ""); variables = variables sprintf("  %-17s %s\n", variable, $$0) } \
+		/^[a-z_-]+:.*## / { split($$0, part, ":.*## "); printf "  %-18s %s\n", part[1], part[2] } \
+		/^## [A-Z_]+: / { variable = substr($$2, 1, length($$2) - 1); sub(/^## [A-Z_]+: /, ""); variables = variables sprintf("  %-18s %s\n", variable, $$0) } \
 		END { printf "\nVariables\n%s", variables }' $(MAKEFILE_LIST)
 
 ##@ Start here
@@ -60,12 +70,34 @@ build_image: ## Build the container images (not there yet: says what is missing)
 		echo "  and no builder is installed: one of docker, podman, buildah will be needed" >&2; exit 1
 
 ##@ Checks
-.PHONY: test test-fast lint format check-generated tools
+.PHONY: test test-fast conformance conformance-models fuzz soak bench bench-peers lint format check-generated tools
 test: setup ## Run every test in parallel and say what was skipped and why
 	$(BIN)/python -m pytest -n auto $(TESTS)
 
 test-fast: setup ## Run the unit tests, stop at the first failure
 	$(BIN)/python -m pytest -n auto -x tests/unit
+
+# SERVER starts another server in place of the embedded one; tests/conformance/README.md tells more.
+conformance: setup ## Hold the server, or the one at ENDPOINT and REST, to what TensorFlow Serving does
+	$(BIN)/python -m tests.conformance $(if $(ENDPOINT),--endpoint '$(ENDPOINT)') \
+		$(if $(REST),--rest '$(REST)') $(if $(MODELS),--models '$(MODELS)') \
+		$(if $(SERVER),--server '$(SERVER)') $(if $(ENDPOINT),,--full) $(ARGS)
+
+conformance-models: setup ## Write the models of `make conformance` and a models.config into DIR
+	@test -n '$(DIR)' || { echo "error: DIR is not set: make conformance-models DIR=directory" >&2; exit 1; }
+	$(BIN)/python -m tests.conformance.models '$(DIR)' --full
+
+fuzz: setup ## Give the parsers 200,000 inputs (ARGS="--inputs N --seed N TARGET"), about 5 minutes
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+soak: setup ## 50,000 good and bad requests, 200 version switches: is anything left behind? 2 minutes
+	$(BIN)/python -m tests.abuse.soak $(ARGS)
+
+bench: setup ## Measure the server and the client, into docs/benchmarks.md, 8 minutes
+	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-peers: setup ## Measure against MLServer and KServe's server, from .bench/ (ARGS=--lock: new pins)
+	$(BIN)/python -m tests.bench peers $(ARGS)
 
 lint: setup ## Ruff, mypy strict, shellcheck, shfmt
 	$(BIN)/ruff check .
@@ -100,5 +132,5 @@ clean: ## Remove caches and build results
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find model serving tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## Also remove .venv, .tools and the trained models
-	rm -rf $(VENV) .tools models
+distclean: clean ## Also remove .venv, .tools, .bench and the trained models
+	rm -rf $(VENV) .tools .bench models

@@ -1,0 +1,46 @@
+"""`python -m tests.bench [CASE]...` and `python -m tests.bench peers [--lock]`.
+
+Writes docs/benchmarks.md and docs/benchmarks/*.json; with cases named, or `--dry`, only prints.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from tests.bench import cases, machine, peers, report
+from tests.bench.compare import Table
+
+
+def main(words: list[str]) -> int:
+    names = [word for word in words if not word.startswith("--")]
+    unknown = [word for word in names if word not in (*cases.CASES, "peers")]
+    if unknown:
+        print(f"error: no case named {unknown[0]}\n  {', '.join(cases.CASES)}", file=sys.stderr)
+        return 2
+    if not machine.CPUS:
+        print("error: the benchmarks keep processes to cores\n  Linux only", file=sys.stderr)
+        return 1
+    if "--lock" in words:
+        for peer in peers.PEERS:
+            peers.lock(peer)
+        return 0
+    machine.pin([machine.CLIENT_CPU])
+    name, command = ("peers", "make bench-peers") if "peers" in names else ("server", "make bench")
+    described = machine.describe(command)
+    if described["load_average_at_start"] > 0.5:
+        print(f"note: the machine is busy: {described['load_average_at_start']}", file=sys.stderr)
+    tables: list[Table] = []
+    started = time.monotonic()
+    for table in peers.run() if name == "peers" else cases.run(names):
+        tables.append(table)
+        print(report.markdown([table], described).split("\n", 1)[1], flush=True)
+        print(f"[{time.monotonic() - started:.0f} s]", file=sys.stderr)
+    if "--dry" not in words and (name == "peers" or not names):
+        report.write(Path("docs"), name, tables, described)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
