@@ -70,7 +70,7 @@ build_image: ## Build the container images (not there yet: says what is missing)
 		echo "  and no builder is installed: one of docker, podman, buildah will be needed" >&2; exit 1
 
 ##@ Checks
-.PHONY: test test-fast conformance conformance-models fuzz soak bench bench-peers lint format check-generated tools
+.PHONY: test test-fast conformance conformance-models abuse fuzz soak bench bench-peers lint format check-generated tools
 test: setup ## Run every test in parallel and say what was skipped and why
 	$(BIN)/python -m pytest -n auto $(TESTS)
 
@@ -86,6 +86,9 @@ conformance: setup ## Hold the server, or the one at ENDPOINT and REST, to what 
 conformance-models: setup ## Write the models of `make conformance` and a models.config into DIR
 	@test -n '$(DIR)' || { echo "error: DIR is not set: make conformance-models DIR=directory" >&2; exit 1; }
 	$(BIN)/python -m tests.conformance.models '$(DIR)' --full
+
+abuse: setup ## Attack a running server in over 200 ways; wants a quiet machine
+	$(BIN)/python -m pytest -n auto -m abuse tests/abuse
 
 fuzz: setup ## Give the parsers 200,000 inputs (ARGS="--inputs N --seed N TARGET"), about 5 minutes
 	$(BIN)/python -m tests.fuzz.run $(ARGS)

@@ -25,6 +25,13 @@ main.tensorflow_model_server()
 SLACK = 100
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.abuse)
+
+
 def warm(server: ModelServer) -> None:
     """Let every pool of the server have all of its threads, so that later ones are a leak."""
     body = b'{"instances": [' + b",".join([b"[240.0]"] * 20_000) + b"]}"

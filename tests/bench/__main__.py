@@ -29,7 +29,7 @@ def main(words: list[str]) -> int:
     machine.pin([machine.CLIENT_CPU])
     name, command = ("peers", "make bench-peers") if "peers" in names else ("server", "make bench")
     described = machine.describe(command)
-    if described["load_average_at_start"] > 0.5:
+    if described["load_average_at_start"] > report.BUSY:
         print(f"note: the machine is busy: {described['load_average_at_start']}", file=sys.stderr)
     tables: list[Table] = []
     started = time.monotonic()

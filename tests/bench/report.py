@@ -10,6 +10,9 @@ from typing import Any
 
 from tests.bench.compare import Table
 
+# A load average above this at the start is somebody else's work.
+BUSY = 0.5
+
 
 def markdown(tables: Sequence[Table], machine: dict[str, Any]) -> str:
     """The generated part of the page for one command."""
@@ -24,6 +27,13 @@ def markdown(tables: Sequence[Table], machine: dict[str, Any]) -> str:
         f"`{machine['command']}`, {machine['date']}: {machine['cpu']}, {cores} cores, "
         f"{machine['memory_gb']} GB, Linux {machine['kernel']}; {pinned}, loopback. {versions}.",
     ]
+    load = machine.get("load_average_at_start", 0.0)
+    if load > BUSY:
+        lines += [
+            "",
+            f"**Disturbed**: the load average was {load:g} at the start, so other work had part of "
+            "the cores. Ratios of what was measured in turns hold better than rates and p99.",
+        ]
     for table in tables:
         lines += ["", f"### {table.title}", ""]
         if table.target:
