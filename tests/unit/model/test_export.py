@@ -245,9 +245,11 @@ def test_race_for_one_explicit_version_has_one_winner(tmp_path: Path) -> None:
     assert names(tmp_path) == ["5"]
 
 
+# A shell's background job starts with Ctrl-C ignored; this one heeds it wherever the tests run.
 STUCK = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from model import export
 with export._temporary(Path(sys.argv[1])) as directory:
     (directory / "saved_model.pb").write_text("half")
