@@ -141,7 +141,7 @@ class ServerCore:
                 request,
                 servable.version,
                 as_content=self.options.enable_serialization_as_tensor_content,
-                check_method=self.options.enable_signature_method_name_check,
+                check_method=self._check_method,
             )
 
         call = await _aside(servable, prepare) if size > LARGE_BYTES else prepare()

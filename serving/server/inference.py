@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.protocol import messages, tensors
-from serving.protocol.status import invalid_argument, unimplemented
+from serving.protocol.status import internal, invalid_argument, unimplemented
 from serving.server.bundle import (
     DEFAULT_SIGNATURE,
     Arrays,
@@ -69,8 +69,6 @@ def predict_call(
     spec = request.model_spec
     signature = bundle.signature(spec.signature_name)
     if check_method and signature.definition.method_name not in (PREDICT, CLASSIFY, REGRESS):
-        from serving.protocol.status import internal
-
         method = signature.definition.method_name
         raise internal(
             "Expected prediction signature method_name to be one of "
@@ -237,7 +235,7 @@ def _example_signature(bundle: SavedModelBundle, spec: messages.ModelSpec) -> Si
         raise invalid_argument(f"No signature was found with the name: {name}") from None
 
 
-def _check_example_input(signature: Signature, kind: str, method: str, *, check: bool) -> str:
+def _check_example_input(signature: Signature, kind: str, method: str, *, check: bool) -> None:
     definition = signature.definition
     if check and definition.method_name != method:
         raise invalid_argument(
@@ -245,7 +243,6 @@ def _check_example_input(signature: Signature, kind: str, method: str, *, check:
         )
     if len(definition.inputs) != 1:
         raise invalid_argument("Expected one input Tensor.")
-    return method
 
 
 def _input_tensor(signature: Signature, kind: str) -> str:
