@@ -23,13 +23,16 @@ COMMANDS = {
     "predict": "Predict the class of chopsticks of given lengths.",
     "classify": "The same through Classify: labels and scores.",
     "models": "Show a model's versions, their states and what failed.",
+    "health": "Say whether a model server is ready, and why not.",
     "load": "Send an open-loop load and report latency, failures and share.",
+    "overlay": "Write a Kustomize overlay that serves a model of yours.",
 }
 
 # What each command needs beyond the core, as an extra of the package.
 EXTRAS = {
     **dict.fromkeys(("train", "evaluate"), "model"),
     "serve": "server",
+    "health": "health",
     **dict.fromkeys(("up", "demo"), "all"),
     **dict.fromkeys(("predict", "classify", "models", "load"), "client"),
 }

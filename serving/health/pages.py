@@ -1,0 +1,82 @@
+"""What each path answers: the kubelet's probes on one port, Prometheus' page on the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import NamedTuple
+
+from serving.health.metrics import Metrics
+from serving.health.monitor import Monitor
+from serving.health.state import Drained
+
+
+class Answer(NamedTuple):
+    """An HTTP answer."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+
+
+# Takes a path and the Accept header; None where there is no such page.
+Pages = Callable[[str, str], Answer | None]
+
+
+def probe_pages(monitor: Monitor) -> Pages:
+    """/startupz, /livez, /readyz, /healthz and the hook /drain."""
+
+    def told(status: int, word: str) -> Answer:
+        state = monitor.state
+        body = {
+            "status": word,
+            "reason": state.reason.value,
+            "message": state.message,
+            "model": state.model,
+            "version": state.version,
+            "since_seconds": round(monitor.seconds(), 3),
+        }
+        return Answer(status, json.dumps(body, ensure_ascii=False).encode() + b"\n")
+
+    def startupz() -> Answer:
+        # A server that went away has to start again: only then does the kubelet hold the liveness
+        # probe back while it loads.
+        started = monitor.state.started
+        return told(200, "started") if started else told(503, "not_started")
+
+    def livez() -> Answer:
+        return told(200, "alive") if monitor.alive() else told(503, "dead")
+
+    def readyz() -> Answer:
+        word = "ready" if monitor.state.ready else "not_ready"
+        return told(monitor.state.reason.http_status, word)
+
+    def drain() -> Answer:
+        monitor.apply(Drained())
+        return told(200, "draining")
+
+    pages = {
+        "/startupz": startupz,
+        "/livez": livez,
+        "/readyz": readyz,
+        "/healthz": lambda: told(200, "listening"),
+        "/drain": drain,
+    }
+
+    def answer(path: str, _accept: str) -> Answer | None:
+        page = pages.get(path)
+        return page() if page else None
+
+    return answer
+
+
+def metrics_pages(metrics: Metrics) -> Pages:
+    """/metrics."""
+
+    def answer(path: str, accept: str) -> Answer | None:
+        if path != "/metrics":
+            return None
+        content_type, body = metrics.page(accept)
+        return Answer(200, body, content_type)
+
+    return answer
