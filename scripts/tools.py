@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,37 @@ def from_debian(name: str, tool: dict[str, str]) -> None:
         Path(folder, "files", tool["file"]).replace(BIN / name)
 
 
+def from_lock(name: str, tool: dict[str, str]) -> None:
+    """Install a Python program into an environment of its own, as its lock says.
+
+    Raises NotAvailableError when the lock is of another version, or the installation fails.
+    """
+    lock = ROOT / tool["lock"]
+    if f"{name}=={tool['version']}" not in lock.read_text(encoding="utf-8").split():
+        raise NotAvailableError(f"{tool['lock']} does not hold {name} {tool['version']}")
+    uv = str(Path(sys.executable).with_name("uv"))
+    home = BIN.parent / name
+    python = str(home / "bin" / "python")
+    say(f"==> {name}: installing {tool['version']}")
+    for command in (
+        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(home)],
+        [uv, "pip", "install", "--quiet", "--require-hashes", "--python", python, "-r", str(lock)],
+    ):
+        done = run(command)
+        if done.returncode:
+            raise NotAvailableError(f"{Path(uv).name} failed: {last_line(done.stderr)}")
+    program = BIN / name
+    program.unlink(missing_ok=True)
+    program.symlink_to(os.path.relpath(home / "bin" / name, BIN))
+
+
+def way_to(tool: dict[str, str]) -> Callable[[str, dict[str, str]], None]:
+    """Return what brings a tool of this kind."""
+    if "go" in tool:
+        return from_go
+    return from_lock if "lock" in tool else from_debian
+
+
 def main() -> int:
     """Bring what is missing or of another version; 1 with CI=true if a tool is not there."""
     tools = yaml.safe_load((ROOT / "versions.yaml").read_text(encoding="utf-8"))["tools"]
@@ -98,7 +130,7 @@ def main() -> int:
             continue
         stamp.unlink(missing_ok=True)
         try:
-            (from_go if "go" in tool else from_debian)(name, tool)
+            way_to(tool)(name, tool)
         except NotAvailableError as error:
             missing += 1
             print(f"skipped: {name}: {error}", file=sys.stderr)

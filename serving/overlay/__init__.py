@@ -1,0 +1,1 @@
+"""Overlays for other people's models: a folder that Kustomize builds on the project's base."""

@@ -1,0 +1,1 @@
+"""The manifests, held to what they promise without a cluster."""
