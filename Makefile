@@ -18,13 +18,27 @@ MODELS ?=
 SERVER ?=
 ## DIR: where `make conformance-models` writes
 DIR ?=
+## CASE: words in the names of the cases that `make e2e` runs, e.g. CASE="rollout drain" (all)
+CASE ?=
+## FULL: FULL=1 makes `make e2e` send 10,000 requests a case, and writes docs/benchmarks.md
+FULL ?=
+## IMAGES: which images (all four), e.g. IMAGES=chopstick-health; load and push take NAME:TAG, too
+IMAGES ?=
+## MODEL_VERSION: version in models/chopstick that chopstick-classifier holds (the newest)
+MODEL_VERSION ?=
+## REGISTRY: where `make push` pushes to, host and path, e.g. REGISTRY=registry.example/team
+REGISTRY ?=
+## OVERLAY: overlay that `make pin` writes digests into, e.g. OVERLAY=prod
+OVERLAY ?=
 ## PYTHON: interpreter to build .venv with (the first that fits of python3, python3.13, 3.12, 3.11)
 PYTHON ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := models/chopstick
-SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh)
+SHELL_SCRIPTS := .ci/run .ci/image-build $(wildcard scripts/*.sh serving/images/*/*.sh)
+IMAGE_COMMAND := $(BIN)/python -m scripts.images
+VERSION_FLAG = $(if $(MODEL_VERSION),--model-version='$(MODEL_VERSION)')
 # Its name holds the place of the tree: a copied or moved .venv is seen and built again.
 STAMP := $(VENV)/.installed-$(shell printf '%s' '$(CURDIR)' | cksum | cut -d ' ' -f 1)
 
@@ -34,7 +48,7 @@ STAMP := $(VENV)/.installed-$(shell printf '%s' '$(CURDIR)' | cksum | cut -d ' '
 help:
 	@awk 'BEGIN { print "Usage: make TARGET [VARIABLE=value]" } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z_-]+:.*## / { split($$0, part, ":.*## "); printf "  %-18s %s\n", part[1], part[2] } \
+		/^[a-z][a-z0-9_-]*:.*## / { split($$0, part, ":.*## "); printf "  %-18s %s\n", part[1], part[2] } \
 		/^## [A-Z_]+: / { variable = substr($$2, 1, length($$2) - 1); sub(/^## [A-Z_]+: /, ""); variables = variables sprintf("  %-18s %s\n", variable, $$0) } \
 		END { printf "\nVariables\n%s", variables }' $(MAKEFILE_LIST)
 
@@ -52,7 +66,7 @@ up: setup ## Three replicas behind a gateway with a live table, until Ctrl-C
 	$(BIN)/chopstick up $(ARGS)
 
 ##@ Model and server
-.PHONY: train_classifier evaluate run_server build_image
+.PHONY: train_classifier evaluate run_server
 train_classifier: setup ## Train and export the next version into models/chopstick/
 	$(BIN)/chopstick train $(ARGS)
 
@@ -64,18 +78,38 @@ run_server: setup ## Serve models/chopstick as TensorFlow Serving would (gRPC PO
 	$(BIN)/tensorflow_model_server --port=$(PORT) --rest_api_port=$(REST_PORT) \
 		--model_name=chopstick --model_base_path="$(CURDIR)/$(MODEL)" $(ARGS)
 
-build_image: ## Build the container images (not there yet: says what is missing)
-	@echo "error: there is no Dockerfile to build: serving/images/ comes with the container images" >&2
-	@for tool in docker podman buildah; do command -v $$tool >/dev/null && exit 1; done; \
-		echo "  and no builder is installed: one of docker, podman, buildah will be needed" >&2; exit 1
+##@ Container images
+# IMAGE_BUILD, IMAGE_STORE and IMAGE_LOAD are read from the environment; docs/images.md tells more.
+.PHONY: build_image load-images push pin sbom images-size
+build_image: setup ## Build the container images with docker, podman or buildah (trains if there is no model)
+	$(IMAGE_COMMAND) build $(VERSION_FLAG) $(ARGS) $(IMAGES)
+
+load-images: setup ## Put the images into the kind or minikube cluster of the current context
+	$(IMAGE_COMMAND) load $(VERSION_FLAG) $(ARGS) $(IMAGES)
+
+push: setup ## Push the images to REGISTRY and note their digests
+	$(IMAGE_COMMAND) push $(VERSION_FLAG) --registry='$(REGISTRY)' $(ARGS) $(IMAGES)
+
+pin: setup ## Write the digests of what was pushed beside the tags of OVERLAY
+	$(IMAGE_COMMAND) pin '$(OVERLAY)'
+
+sbom: setup ## List what is in each image: CycloneDX files in build/sbom/
+	$(IMAGE_COMMAND) sbom $(VERSION_FLAG) $(ARGS) $(IMAGES)
+
+images-size: setup ## Show the images' compressed sizes; fails where one is over its limit
+	$(IMAGE_COMMAND) size $(VERSION_FLAG) $(ARGS) $(IMAGES)
 
 ##@ Checks
-.PHONY: test test-fast conformance conformance-models abuse fuzz soak bench bench-peers lint format check-generated tools
+.PHONY: test test-fast test-images conformance conformance-models e2e abuse fuzz soak bench bench-peers lint format check-generated tools
 test: setup ## Run every test in parallel and say what was skipped and why
 	$(BIN)/python -m pytest -n auto $(TESTS)
 
 test-fast: setup ## Run the unit tests, stop at the first failure
 	$(BIN)/python -m pytest -n auto -x tests/unit
+
+# STAND_IN=1 where TensorFlow Serving's image can't be had.
+test-images: setup ## Build the container images and hold them to docs/images.md; 2 minutes warm
+	$(BIN)/python -m pytest -m builder tests/images
 
 # SERVER starts another server in place of the embedded one; tests/conformance/README.md tells more.
 conformance: setup ## Hold the server, or the one at ENDPOINT and REST, to what TensorFlow Serving does
@@ -86,6 +120,10 @@ conformance: setup ## Hold the server, or the one at ENDPOINT and REST, to what 
 conformance-models: setup ## Write the models of `make conformance` and a models.config into DIR
 	@test -n '$(DIR)' || { echo "error: DIR is not set: make conformance-models DIR=directory" >&2; exit 1; }
 	$(BIN)/python -m tests.conformance.models '$(DIR)' --full
+
+# IMAGE_BUILD, IMAGE_LOAD, FAULT and STAND_IN are read from the environment; docs/operations.md tells more.
+e2e: setup ## Test on the cluster of KUBECONFIG, building and loading what it needs; 15 minutes
+	$(BIN)/python -m tests.cluster $(if $(FULL),--full) $(ARGS) $(CASE)
 
 abuse: setup ## Attack a running server in over 200 ways; wants a quiet machine
 	$(BIN)/python -m pytest -n auto -m abuse tests/abuse
@@ -130,6 +168,7 @@ generate: setup ## Regenerate the wire contract in serving/protocol/
 lock: setup ## Resolve requirements.lock again (ARGS=--upgrade for the newest of everything)
 	$(BIN)/uv pip compile pyproject.toml --extra all --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet $(ARGS) -o requirements.lock
+	$(IMAGE_COMMAND) locks
 
 clean: ## Remove caches and build results
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -99,7 +99,9 @@ def test_every_pinned_version_says_when_its_support_ends_and_who_says_so() -> No
         assert entry["eol"] is None or entry["source"], name
 
 
-@pytest.mark.parametrize(("name", "flag"), [("promtool", "--version"), ("grpcurl", "-help")])
+@pytest.mark.parametrize(
+    ("name", "flag"), [("promtool", "--version"), ("grpcurl", "-help"), ("crane", "--help")]
+)
 def test_tool_runs(name: str, flag: str) -> None:
     done = subprocess.run(
         [require_tool(name), flag], capture_output=True, text=True, check=False, timeout=30
@@ -119,18 +121,12 @@ def test_bare_make_lists_every_target_in_one_line() -> None:
         for line in re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
         for target in line.split()
     } - {"help"}
-    assert targets == set(re.findall(r"^([a-z_-]+):", makefile, re.MULTILINE)) - {"help"}
+    assert targets == set(re.findall(r"^([a-z][a-z0-9_-]*):", makefile, re.MULTILINE)) - {"help"}
     for target in targets:
         assert len(re.findall(rf"^  {target} +\S", done.stdout, re.MULTILINE)) == 1, target
     for variable in re.findall(r"^([A-Z_]+) \?=", makefile, re.MULTILINE):
         assert re.search(rf"^  {variable} +\S", done.stdout, re.MULTILINE), variable
     assert max(map(len, done.stdout.splitlines())) <= 110
-
-
-def test_build_image_says_what_is_missing() -> None:
-    done = make("build_image")
-    assert done.returncode != 0
-    assert "serving/images/" in done.stderr
 
 
 @pytest.fixture
