@@ -83,6 +83,8 @@ class Signature:
     """Tensor names of all inputs, by alias."""
     all_fetches: tuple[str, ...]
     """Tensor names of all outputs, by alias."""
+    plain_input: int | None
+    """The dtype number of the only input, where a float32 is the only output; else None."""
     times: RunTimes = field(default_factory=RunTimes)
     runners: dict[tuple[tuple[str, ...], tuple[str, ...]], Runner] = field(default_factory=dict)
 
@@ -216,8 +218,17 @@ def _prepare(name: str, definition: messages.SignatureDef) -> Signature:
     )
     outputs = {alias: definition.outputs[alias].name for alias in sorted(definition.outputs)}
     feeds = tuple(tensor_name for _, tensor_name, _ in inputs)
+    dtypes = [info.dtype for info in definition.outputs.values()]
+    plain_input = inputs[0][2] if len(inputs) == 1 and dtypes == [messages.DT_FLOAT] else None
     return Signature(
-        name, definition, inputs, outputs, tuple(outputs), feeds, tuple(outputs.values())
+        name,
+        definition,
+        inputs,
+        outputs,
+        tuple(outputs),
+        feeds,
+        tuple(outputs.values()),
+        plain_input,
     )
 
 

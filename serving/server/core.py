@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from google.protobuf import text_format
+from numpy.typing import NDArray
 
 from serving.protocol import messages
 from serving.protocol.status import (
@@ -130,21 +132,28 @@ class ServerCore:
 
         `size`: the request's bytes, where they are known.
         """
-        if not request.HasField("model_spec"):
-            raise invalid_argument("Missing ModelSpec")
-        servable = self.manager.lookup(request.model_spec)
-        bundle = _loaded(servable)
+        make = functools.partial(
+            inference.predict_call,
+            as_content=self.options.enable_serialization_as_tensor_content,
+        )
+        return await self._infer(make, request, "Predict", timeout, size)
 
-        def prepare() -> Call[messages.PredictResponse]:
-            return inference.predict_call(
-                bundle,
-                request,
-                servable.version,
-                as_content=self.options.enable_serialization_as_tensor_content,
-                check_method=self._check_method,
-            )
+    async def predict_plain(
+        self,
+        spec: messages.ModelSpec,
+        fill: Callable[[int], NDArray[Any] | None],
+        *,
+        timeout: float | None,
+    ) -> NDArray[Any] | None:
+        """`predict` by the default signature from one array to one float32 array.
 
-        call = await _aside(servable, prepare) if size > LARGE_BYTES else prepare()
+        None, and nothing was run, where the model is not of that kind or `fill` gives no array
+        for the input's dtype number; then `predict` is what answers.
+        """
+        servable = self.manager.lookup(spec)
+        call = inference.plain_call(_loaded(servable), fill, check_method=self._check_method)
+        if call is None:
+            return None
         return await self._answer(servable, call, "Predict", timeout)
 
     async def classify(
@@ -154,18 +163,7 @@ class ServerCore:
 
         `size`: as for `predict`.
         """
-        if not request.HasField("model_spec"):
-            raise invalid_argument("Missing ModelSpec")
-        servable = self.manager.lookup(request.model_spec)
-        bundle = _loaded(servable)
-
-        def prepare() -> Call[messages.ClassificationResponse]:
-            return inference.classify_call(
-                bundle, request, servable.version, check_method=self._check_method
-            )
-
-        call = await _aside(servable, prepare) if size > LARGE_BYTES else prepare()
-        return await self._answer(servable, call, "Classify", timeout)
+        return await self._infer(inference.classify_call, request, "Classify", timeout, size)
 
     async def regress(
         self, request: messages.RegressionRequest, *, timeout: float | None, size: int = 0
@@ -174,18 +172,23 @@ class ServerCore:
 
         `size`: as for `predict`.
         """
+        return await self._infer(inference.regress_call, request, "Regress", timeout, size)
+
+    async def _infer(
+        self, make: Callable[..., Call[R]], request: Any, api: str, timeout: float | None, size: int
+    ) -> R:
+        """Answer a request for one model; `make` is what prepares its call."""
         if not request.HasField("model_spec"):
             raise invalid_argument("Missing ModelSpec")
         servable = self.manager.lookup(request.model_spec)
-        bundle = _loaded(servable)
-
-        def prepare() -> Call[messages.RegressionResponse]:
-            return inference.regress_call(
-                bundle, request, servable.version, check_method=self._check_method
+        bundle, version, check = _loaded(servable), servable.version, self._check_method
+        if size > LARGE_BYTES:
+            call = await _aside(
+                servable, lambda: make(bundle, request, version, check_method=check)
             )
-
-        call = await _aside(servable, prepare) if size > LARGE_BYTES else prepare()
-        return await self._answer(servable, call, "Regress", timeout)
+        else:
+            call = make(bundle, request, version, check_method=check)
+        return await self._answer(servable, call, api, timeout)
 
     async def multi_inference(
         self, request: messages.MultiInferenceRequest, *, timeout: float | None
@@ -222,12 +225,20 @@ class ServerCore:
             memory.release_soon()
         return await _aside(servable, lambda: call.finish(outputs))
 
-    async def _run(self, servable: Servable, call: Call[R], timeout: float | None) -> Arrays:
+    def _run(self, servable: Servable, call: Call[Any], timeout: float | None) -> Awaitable[Arrays]:
         """Run the call where its length says: here, in a worker, or in a batch."""
         scheduler = _loaded(servable).batching
         if scheduler is None and call.signature.times.is_short(call.rows):
-            return await self._soon(servable, call)
+            return self._soon(servable, call)
+        return self._run_elsewhere(servable, call, scheduler, timeout)
 
+    async def _run_elsewhere(
+        self,
+        servable: Servable,
+        call: Call[Any],
+        scheduler: BatchScheduler | None,
+        timeout: float | None,
+    ) -> Arrays:
         servable.in_flight += 1
         work: asyncio.Future[Arrays]
         queued: Future[Arrays] | None = None

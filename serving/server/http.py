@@ -11,11 +11,12 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Generator, MutableMapping
 from typing import Any
 
 import httptools
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 ASGIApp = Callable[
@@ -51,11 +52,27 @@ _PHRASES = {
 }
 
 
+class _Flow(FlowControl):
+    """Reads on only when every request that came has begun to be answered.
+
+    uvicorn's reads on with every answer, and one read brings thousands of pipelined requests.
+    """
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Collection[Any]) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
 class _Protocol(HttpToolsProtocol):
     """uvicorn's, and notes of when what came; `sweep` acts on them."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._since = time.monotonic()
         self._receiving = self._in_head = self._began = self._upgrading = False
         self._refusal = INVALID

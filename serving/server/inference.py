@@ -67,13 +67,7 @@ def predict_call(
 ) -> Call[messages.PredictResponse]:
     """Prepare a Predict. Raises ServingError."""
     spec = request.model_spec
-    signature = bundle.signature(spec.signature_name)
-    if check_method and signature.definition.method_name not in (PREDICT, CLASSIFY, REGRESS):
-        method = signature.definition.method_name
-        raise internal(
-            "Expected prediction signature method_name to be one of "
-            f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {method}"
-        )
+    signature = _prediction_signature(bundle, spec.signature_name, check_method=check_method)
     feeds, arrays = feed_arrays(signature, request.inputs)
     aliases, fetches = signature.all_outputs, signature.all_fetches
     if request.output_filter:
@@ -88,6 +82,30 @@ def predict_call(
         return response
 
     return Call(signature, bundle.runner(signature, feeds, fetches), feeds, fetches, arrays, finish)
+
+
+def plain_call(
+    bundle: SavedModelBundle, fill: Callable[[int], NDArray[Any] | None], *, check_method: bool
+) -> Call[NDArray[Any]] | None:
+    """Prepare a Predict of the default signature from one array to one array, without messages.
+
+    `fill` makes the array, given the input's dtype number. None where it makes none and where the
+    signature has more than one input or anything but one float32 as output. Raises ServingError.
+    """
+    signature = bundle.signatures.get(DEFAULT_SIGNATURE)
+    if signature is None or signature.plain_input is None:
+        return None
+    array = fill(signature.plain_input)
+    if array is None:
+        return None
+    _prediction_signature(bundle, DEFAULT_SIGNATURE, check_method=check_method)
+    feeds, fetches = signature.feeds, signature.all_fetches
+    runner = bundle.runner(signature, feeds, fetches)
+    return Call(signature, runner, feeds, fetches, [array], _only)
+
+
+def _only(outputs: Arrays) -> NDArray[Any]:
+    return outputs[0]
 
 
 def classify_call(
@@ -225,6 +243,17 @@ def _example_call(
     array[:] = examples
     runner = bundle.runner(signature, feeds, fetches)
     return Call(signature, runner, feeds, fetches, [array] * len(feeds), finish, len(examples))
+
+
+def _prediction_signature(bundle: SavedModelBundle, name: str, *, check_method: bool) -> Signature:
+    signature = bundle.signature(name)
+    if check_method and signature.definition.method_name not in (PREDICT, CLASSIFY, REGRESS):
+        method = signature.definition.method_name
+        raise internal(
+            "Expected prediction signature method_name to be one of "
+            f"{{{PREDICT}, {CLASSIFY}, {REGRESS}}}. Was: {method}"
+        )
+    return signature
 
 
 def _example_signature(bundle: SavedModelBundle, spec: messages.ModelSpec) -> Signature:

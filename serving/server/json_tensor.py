@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from serving.protocol import messages, tensors
 from serving.protocol.status import ServingError, internal, invalid_argument, unimplemented
 from serving.protocol.tensors import dtype_name
-from serving.server import rapidjson
+from serving.server import digits, rapidjson
 from serving.server.rapidjson import debug_string, quote
 
 # TensorShape::MaxDimensions(); TFS would go on and fail (or overflow its stack) later.
@@ -591,10 +591,11 @@ def predict_body(outputs: Mapping[str, messages.TensorProto], layout: Format) ->
     if not outputs:
         raise invalid_argument("Cannot convert empty tensor map to JSON")
     if layout is Format.ROW and len(outputs) == 1:
-        (tensor,) = outputs.values()
-        text = _few_rows(tensor)
-        if text is not None:
-            return text.encode()
+        ((name, tensor),) = outputs.items()
+        if tensor.dtype == messages.DT_FLOAT and tensor.tensor_shape.dim:
+            array = _output_array(name, tensor)
+            if array.size:
+                return float_rows_body(array)
     shapes = [_shape(tensor) for tensor in outputs.values()]
     total = sum(math.prod(shape) for shape in shapes)
     batches = {shape[0] if shape else 0 for shape in shapes}
@@ -609,19 +610,18 @@ def predict_body(outputs: Mapping[str, messages.TensorProto], layout: Format) ->
     return _rows_in_blocks(outputs, batches.pop(), total)
 
 
-def _few_rows(tensor: messages.TensorProto) -> str | None:
-    """The reply for a small matrix of float32, the most usual one; None for any other tensor."""
-    dims = tensor.tensor_shape.dim
-    if tensor.dtype != messages.DT_FLOAT or len(dims) != 2:
-        return None
-    width = dims[1].size
-    numbers = tensor.float_val
-    count = len(numbers)
-    if not 0 < count < rapidjson.MANY or width < 1 or dims[0].size * width != count:
-        return None
-    items = [rapidjson.decimal(number) for number in numbers]
-    rows = [f"[{', '.join(items[at : at + width])}]" for at in range(0, count, width)]
-    return f'{{\n    "predictions": [{", ".join(rows)}\n    ]\n}}'
+def float_rows_body(array: NDArray[np.float32]) -> bytes:
+    """`predict_body` by row for the only output, the most usual one; neither scalar nor empty."""
+    if array.size >= rapidjson.MANY or array.ndim > 2:
+        text = digits.rows(array)
+    else:
+        numbers = [rapidjson.decimal(number) for number in array.ravel().tolist()]
+        if array.ndim == 2:
+            width = array.shape[1]
+            starts = range(0, len(numbers), width)
+            numbers = [f"[{', '.join(numbers[at : at + width])}]" for at in starts]
+        text = ", ".join(numbers).encode()
+    return b'{\n    "predictions": [%b\n    ]\n}' % text
 
 
 def _shape(tensor: messages.TensorProto) -> list[int]:
@@ -772,7 +772,7 @@ def _integers(array: NDArray[Any]) -> list[str]:
 
 
 _WRITERS: dict[int, Callable[[NDArray[Any]], list[str]]] = {
-    messages.DT_FLOAT: rapidjson.decimals,
+    messages.DT_FLOAT: digits.texts,
     messages.DT_DOUBLE: rapidjson.decimals,
     messages.DT_BOOL: _booleans,
     **dict.fromkeys(_INT_RANGES, _integers),

@@ -12,18 +12,18 @@ response objects would cost more than all of it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf import json_format
+from numpy.typing import NDArray
 
-from serving.protocol import messages
+from serving.protocol import messages, tensors
 from serving.protocol.status import (
     Code,
     ServingError,
@@ -31,11 +31,10 @@ from serving.protocol.status import (
     internal,
     invalid_argument,
 )
-from serving.server import http, json_tensor, memory
+from serving.server import http, json_tensor, memory, plain_rows
 from serving.server.json_tensor import Document, Format
 from serving.server.logs import log
 from serving.server.metrics import CONTENT_TYPE, ServerMetrics
-from serving.server.turns import HTTP_PATIENCE, Turns
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -44,10 +43,10 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = http.ASGIApp
 Headers = list[tuple[bytes, bytes]]
 
-# Bodies above this are parsed, and replies from that many values on are written, in a worker
-# thread: a megabyte of JSON takes some 20 ms.
+# Bodies above this are parsed, and replies of more values than that are written, in a worker
+# thread: a megabyte of JSON takes some 20 ms to parse, and 16,384 floats one to write.
 LARGE_BODY = 64 << 10
-LARGE_REPLY = 4096
+LARGE_REPLY = 16_384
 
 # tensorflow_serving/util/net_http/compression/gzip_zlib.h, kMaxUncompressedBytes.
 MAX_UNCOMPRESSED = 100 << 20
@@ -82,6 +81,16 @@ class Core(Protocol):
         self, request: messages.PredictRequest, *, timeout: float | None
     ) -> messages.PredictResponse:
         """Answer a Predict; raises ServingError."""
+        ...
+
+    async def predict_plain(
+        self,
+        spec: messages.ModelSpec,
+        fill: plain_rows.Fill,
+        *,
+        timeout: float | None,
+    ) -> NDArray[Any] | None:
+        """Answer a Predict from array to array, or None; raises ServingError."""
         ...
 
     async def classify(
@@ -129,10 +138,6 @@ async def serve_rest(app: ASGIApp, host: str, port: int) -> http.HttpServer:
     return await http.serve(app, host, port)
 
 
-class _Disconnected(Exception):  # noqa: N818
-    """The client left before its request was whole."""
-
-
 class _Empty(Exception):  # noqa: N818
     """An error whose reply has no body: TFS returns before it writes one."""
 
@@ -151,6 +156,14 @@ class _Counted:
         self.api = ""
 
 
+class _Target(NamedTuple):
+    """What a path asks for."""
+
+    spec: messages.ModelSpec
+    model: str
+    api: str
+
+
 class _App:
     def __init__(
         self, core: Core, timeout: float | None, *, cors: bool, monitoring_path: str | None
@@ -166,9 +179,8 @@ class _App:
             "classify": self._classify,
             "regress": self._regress,
         }
-        self._turns = Turns(HTTP_PATIENCE)
-        # The first paths asked for, taken apart.
-        self._paths: dict[str, tuple[Any, ...]] = {}
+        # The first paths asked for, taken apart; the specs are only read.
+        self._targets: dict[str, _Target] = {}
         # A signature's input dtypes by the definition's identity; holding the definition keeps
         # the identity its own.
         self._inputs: dict[int, tuple[messages.SignatureDef, dict[str, int]]] = {}
@@ -192,18 +204,16 @@ class _App:
         if path[:4].lower() != "/v1/" or "\n" in path:
             await _send_page(send, 404, "Not Found")
             return
-        with contextlib.suppress(_Disconnected):
-            body = await _read_body(scope, receive)
-            if len(body) <= memory.LARGE_BYTES:
-                turn = self._turns.join()
-                if turn is not None:
-                    await turn
-                await self._api(method, path, body, scope, send)
-                return
-            async with self._huge:
-                await self._api(method, path, body, scope, send)
-            del body
-            memory.release_soon()
+        body = await _read_body(scope, receive)
+        if body is None:
+            return
+        if len(body) <= memory.LARGE_BYTES:
+            await self._api(method, path, body, scope, send)
+            return
+        async with self._huge:
+            await self._api(method, path, body, scope, send)
+        del body
+        memory.release_soon()
 
     async def _metrics_page(self, path: str, query: bytes, send: Send) -> None:
         headers: Headers = [(b"content-type", CONTENT_TYPE.encode())]
@@ -242,38 +252,50 @@ class _App:
             log.exception("REST request failed", path=path[:200])
             code = Code.INTERNAL
             reply = json_tensor.error_body(f"{type(error).__name__}: {error}"[:1024])
-        status = http_status(code)
         metrics = self._core.metrics
-        if status == 200:
+        if code is Code.OK:
             elapsed = int((time.perf_counter() - started) * 1e6)
             metrics.request_latency.observe((counted.model, counted.api, "REST"), elapsed)
-        metrics.request_count.add((counted.model, code.name))
-        await _send(send, status, headers, reply)
+            metrics.request_count.add((counted.model, "OK"))
+        else:
+            metrics.request_count.add((counted.model, code.name))
+        await _send(send, http_status(code), headers, reply)
 
     # Inference.
 
     async def _post(self, path: str, body: bytes, counted: _Counted) -> bytes:
-        words = self._paths.get(path)
-        if words is None:
+        target = self._targets.get(path)
+        if target is None:
             found = _PREDICTION.fullmatch(path)
             if found is None:
                 raise _malformed("POST", path)
-            words = found.groups()
-            if len(self._paths) < 256 and len(path) < 256:
-                self._paths[path] = words
-        name, version, label, counted.api = words
-        answer = self._answers.get(counted.api)
-        if answer is not None:
-            return await answer(name, version, label, counted, body)
-        _fill_spec(messages.ModelSpec(), name, version, label, counted)
-        raise _malformed("POST", path)
+            name, version, label, counted.api = found.groups()
+            spec = messages.ModelSpec()
+            _fill_spec(spec, name, version, label, counted)
+            if counted.api not in self._answers:
+                raise _malformed("POST", path)
+            target = _Target(spec, counted.model, counted.api)
+            if len(self._targets) < 256 and len(path) < 256:
+                self._targets[path] = target
+        counted.model, counted.api = target.model, target.api
+        return await self._answers[target.api](target.spec, body)
 
-    async def _predict(
-        self, name: str, version: str | None, label: str | None, counted: _Counted, body: bytes
-    ) -> bytes:
+    async def _predict(self, spec: messages.ModelSpec, body: bytes) -> bytes:
+        fill = plain_rows.read(body)
+        if fill is not None:
+            output = await self._core.predict_plain(spec, fill, timeout=self._timeout)
+            if output is not None:
+                if not output.size or not output.ndim:
+                    return json_tensor.predict_body({"": tensors.to_proto(output)}, Format.ROW)
+                if output.size > LARGE_REPLY:
+                    return await asyncio.to_thread(json_tensor.float_rows_body, output)
+                return json_tensor.float_rows_body(output)
+        return await self._predict_exactly(spec, body)
+
+    async def _predict_exactly(self, spec: messages.ModelSpec, body: bytes) -> bytes:
         request = messages.PredictRequest()
         target = request.model_spec
-        _fill_spec(target, name, version, label, counted)
+        target.CopyFrom(spec)
         layout: Format
         if len(body) > LARGE_BODY:
             document = await asyncio.to_thread(Document, body)
@@ -308,20 +330,14 @@ class _App:
         self._inputs[id(definition)] = (definition, inputs)
         return inputs
 
-    async def _classify(
-        self, name: str, version: str | None, label: str | None, counted: _Counted, body: bytes
-    ) -> bytes:
-        request = messages.ClassificationRequest()
-        _fill_spec(request.model_spec, name, version, label, counted)
+    async def _classify(self, spec: messages.ModelSpec, body: bytes) -> bytes:
+        request = messages.ClassificationRequest(model_spec=spec)
         await _fill_examples(request, body)
         response = await self._core.classify(request, timeout=self._timeout)
         return json_tensor.classification_body(response.result)
 
-    async def _regress(
-        self, name: str, version: str | None, label: str | None, counted: _Counted, body: bytes
-    ) -> bytes:
-        request = messages.RegressionRequest()
-        _fill_spec(request.model_spec, name, version, label, counted)
+    async def _regress(self, spec: messages.ModelSpec, body: bytes) -> bytes:
+        request = messages.RegressionRequest(model_spec=spec)
         await _fill_examples(request, body)
         response = await self._core.regress(request, timeout=self._timeout)
         return json_tensor.regression_body(response.result)
@@ -457,18 +473,21 @@ def _header(scope: Scope, name: bytes) -> bytes:
     return b""
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body, uncompressed; b"" for one that does not uncompress, as in TFS."""
+async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+    """The whole body, uncompressed; b"" for one that does not uncompress, as in TFS.
+
+    None when the client left before its request was whole.
+    """
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise _Disconnected
+        return None
     body: bytes = message.get("body", b"")
     if message.get("more_body", False):
         chunks = [body]
         while message.get("more_body", False):
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _Disconnected
+                return None
             chunks.append(message.get("body", b""))
         body = b"".join(chunks)
     if body and b"gzip" in _header(scope, b"content-encoding"):

@@ -12,10 +12,9 @@ import asyncio
 import os
 
 # Turns of the loop without another request after which those that wait are let in. From the first
-# word of a request to its handler gRPC needs four turns: with three, none ever meet. HTTP requests
-# come as many at once as there are sockets with something to read.
+# word of a request to its handler gRPC needs four turns: with three, none ever meet. HTTP needs none
+# of this: the loop reads every socket that has something before it goes on with any request.
 GRPC_PATIENCE = 6
-HTTP_PATIENCE = 1
 # As many as are let in at once: more gain nothing, and the last one waits for the first.
 MOST = 32
 # After so many requests that met no other, only one in so many waits to see whether that changed.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.server.plain_rows import LARGEST_BODY
 from tests.abuse.requests import GOOD_BODY, REST_PREDICT, Client, good_request, zeros
 from tests.support.resources import Usage, usage
 from tests.support.servers import ModelServer
@@ -16,11 +17,6 @@ from tests.support.waiting import wait_for
 
 # Seconds for a head, instead of ten: one test waits for them.
 HEAD_SECONDS = 3
-START = f"""
-from serving.server import http, main
-http.HEAD_SECONDS = {HEAD_SECONDS}
-main.tensorflow_model_server()
-"""
 # A test may leave this much behind, in MiB: what the C library and gRPC keep for the next time.
 SLACK = 100
 
@@ -32,9 +28,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.abuse)
 
 
+def with_limits(server: ModelServer, **limits: float) -> ModelServer:
+    """The server, not started yet, with other values for constants of `serving.server.http`."""
+    code = "".join(f"http.{name} = {value}\n" for name, value in limits.items())
+    module = server.arguments.index("-m")
+    server.arguments[module : module + 2] = [
+        "-c",
+        f"from serving.server import http, main\n{code}main.tensorflow_model_server()",
+    ]
+    return server
+
+
 def warm(server: ModelServer) -> None:
     """Let every pool of the server have all of its threads, so that later ones are a leak."""
-    body = b'{"instances": [' + b",".join([b"[240.0]"] * 20_000) + b"]}"
+    # Too large for the event loop.
+    body = b'{"instances": [' + b",".join([b"[240.0]"] * (LARGEST_BODY // 8 + 1)) + b"]}"
 
     def work(_: int) -> None:
         with Client(server) as client:
@@ -63,9 +71,7 @@ def shared_server(
     quiet = {"TF_ENABLE_ONEDNN_OPTS": "0"}
     folder = tmp_path_factory.mktemp("abused")
     server = ModelServer(folder, chopstick_models, environment=quiet)
-    module = server.arguments.index("-m")
-    server.arguments[module : module + 2] = ["-c", START]
-    with server:
+    with with_limits(server, HEAD_SECONDS=HEAD_SECONDS):
         warm(server)
         yield server
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from serving.server import http as limits
-from tests.abuse.conftest import HEAD_SECONDS
+from tests.abuse.conftest import HEAD_SECONDS, with_limits
 from tests.abuse.requests import GOOD_BODY, REST_PREDICT, Client, raw_http, zeros
 from tests.support.resources import peak, reset_peak, usage
 from tests.support.servers import ModelServer
@@ -218,6 +218,15 @@ def test_100_mb_in_one_string(server):
     assert len(received) < 1 << 20
 
 
+def test_100_mb_that_are_good(server):
+    reset_peak(server.process.pid)
+    before = usage(server.process.pid).rss
+    body = b'{"instances": [[240.0]' + b" " * 100_000_000 + b"]}"
+    received = raw_http(server, post(body), seconds=60)
+    assert status(received) == 200
+    assert peak(server.process.pid) < before + 700
+
+
 def test_more_than_the_limit_is_refused_before_it_is_read(server):
     declared = HEAD + b"Content-Length: %d\r\n\r\n" % (limits.BODY_BYTES + 1)
     received = raw_http(server, declared + b"{")
@@ -307,6 +316,20 @@ def test_a_client_that_reads_nothing_is_only_its_own_trouble(server):
     finally:
         for connection in deaf:
             connection.close()
+
+
+def test_a_client_that_reads_nothing_for_too_long_is_left(chopstick_models, tmp_path):
+    rows = b'{"instances": [' + b",".join([b"[240.0]"] * 200_000) + b"]}"
+    with with_limits(ModelServer(tmp_path, chopstick_models), IDLE_SECONDS=2) as server:
+        before = usage(server.process.pid).descriptors
+        with socket.socket() as deaf:
+            # Some megabytes of reply fit into no buffer between the two.
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", server.rest_port))
+            deaf.sendall(post(rows))
+            wait_for(lambda: usage(server.process.pid).descriptors > before, "the connection", 5)
+            wait_for(lambda: usage(server.process.pid).descriptors <= before, "it to be closed", 30)
+        assert status(raw_http(server, post(GOOD_BODY))) == 200
 
 
 def test_pipelined_requests_are_read_no_faster_than_answered(server):

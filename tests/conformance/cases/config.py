@@ -40,6 +40,12 @@ PLAIN = profile(
     "--num_load_threads=2",
     single="half_plus_two",
 )
+PATIENT = profile(
+    "patient",
+    "--max_num_load_retries=1",
+    "--load_retry_interval_micros=6000000",
+    single="half_plus_two",
+)
 POLLED = profile(
     "polled",
     "--model_config_file_poll_wait_seconds=1",
@@ -50,6 +56,7 @@ POLLED = profile(
     rest=False,
 )
 START = profile("start", server=False, threads=2)
+START_STATE = 10
 
 
 def fresh(server: Server, name: str, *versions: str) -> Path:
@@ -346,6 +353,23 @@ def two_retries_are_three_attempts(server: Server) -> None:
     server.call("HandleReloadConfigRequest", single(server))
     log = server.owned.output()
     assert log.count("Loading servable: {name: retried version: 1} failed") == 3, log[-2000:]
+
+
+@case("flags.num-load-threads-0", profile=PATIENT)
+def without_load_threads_a_retry_keeps_other_loads_waiting(server: Server) -> None:
+    rpc = "HandleReloadConfigRequest"
+    bad, other = fresh(server, "bad", "mistagged"), fresh(server, "other", "k1")
+    server.call(rpc, single(server, entry("other", other)))
+    request = single(server, entry("bad", bad), entry("other", other))
+    same(server.refusal(rpc, request, timeout=1)[0], "DEADLINE_EXCEEDED")
+    shutil.copytree(server.folder / "spare" / "k2", other / "2")
+    # Time in which it is seen, and would be loaded.
+    time.sleep(3)
+    states = server.states("other")
+    same(states.pop(1), AVAILABLE)
+    assert states in ({}, {2: START_STATE}), states
+    server.wait_states("other", {2: AVAILABLE, 1: END})
+    half(server)
 
 
 @case("flags.num-load-threads", profile=PLAIN, last=True)

@@ -31,6 +31,7 @@ from tests.conformance.harness import (
     starts,
     status_request,
 )
+from tests.support import http2
 
 profile(
     "main",
@@ -626,6 +627,18 @@ def a_deadline_ends_a_run_and_the_server_goes_on(server: Server) -> None:
     same(server.refusal("Predict", request, timeout=0.2)[0], "DEADLINE_EXCEEDED")
     assert time.monotonic() - began < 2
     same(server.outputs("slow", {"iterations": [1]}), {"value": [1.0]})
+
+
+@case("grpc.deadline-past")
+def a_deadline_that_is_past_gets_no_answer(server: Server) -> None:
+    body = predict_request("half_plus_two", {"x": [1.0]}).SerializeToString()
+    with http2.Connection(server.grpc) as connection:
+        # gRPC's clients end such a call themselves and send nothing.
+        connection.call(1, http2.message(body), grpc_timeout="1n")
+        assert connection.read_until(lambda frames: any(http2.ends(f, 1) for f in frames))
+        assert connection.status(1) in (None, grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+    half = server.outputs("half_plus_two", {"x": [1.0]})
+    same(half, {"y": [2.5]})
 
 
 # Health.

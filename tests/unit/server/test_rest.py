@@ -34,9 +34,13 @@ ERRORS = {code.name: code for code in Code if code is not Code.OK}
 
 
 class HalfPlusTwo:
-    """ServerCore's interface over y = x/2 + 2, version 123, label `stable`."""
+    """ServerCore's interface over y = x/2 + 2, version 123, label `stable`.
 
-    def __init__(self) -> None:
+    `plain`: answer from array to array where that is asked for.
+    """
+
+    def __init__(self, *, plain: bool = False) -> None:
+        self.plain = plain
         self.metrics = ServerMetrics()
         self.seen: list[messages.PredictRequest] = []
         self.timeouts: list[float | None] = []
@@ -87,6 +91,16 @@ class HalfPlusTwo:
         tensors.fill_proto(response.outputs["y"], x / 2 + 2)
         return response
 
+    async def predict_plain(self, spec, fill, *, timeout):
+        self._find(spec)
+        array = fill(messages.DT_FLOAT) if self.plain else None
+        if array is None:
+            return None
+        request = messages.PredictRequest(model_spec=spec)
+        tensors.fill_proto(request.inputs["x"], array)
+        response = await self.predict(request, timeout=timeout)
+        return tensors.to_array(response.outputs["y"])
+
     async def classify(self, request, *, timeout):
         self._find(request.model_spec)
         response = messages.ClassificationResponse()
@@ -126,9 +140,9 @@ class HalfPlusTwo:
         return response
 
 
-@pytest.fixture
-def core():
-    return HalfPlusTwo()
+@pytest.fixture(params=[False, True], ids=["exact", "plain"])
+def core(request):
+    return HalfPlusTwo(plain=request.param)
 
 
 def client_of(core, **options):
@@ -428,8 +442,26 @@ async def test_large_bodies_leave_the_loop_to_others(client, monkeypatch):
     expected = np.array(rows, np.float32) / 2 + 2
     np.testing.assert_array_equal(np.array(response.json()["predictions"], np.float32), expected)
     assert threads == [False, False, False]
-    await client.post(f"/v1/models/{NAME}:predict", json=ONE)
+    await client.post(f"/v1/models/{NAME}:predict", json={"inputs": [1.0]})
     assert threads[3:] == [True, True, True]
+
+
+@pytest.mark.parametrize(("count", "in_loop"), [(16_384, True), (16_385, False)])
+async def test_large_replies_leave_the_loop_to_others(monkeypatch, count, in_loop):
+    threads = []
+    real = json_tensor.float_rows_body
+
+    def noted(array):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return real(array)
+
+    monkeypatch.setattr(json_tensor, "float_rows_body", noted)
+    async with client_of(HalfPlusTwo(plain=True)) as client:
+        response = await client.post(
+            f"/v1/models/{NAME}:predict", json={"instances": [1.0] * count}
+        )
+    assert response.json() == {"predictions": [2.5] * count}
+    assert threads == [in_loop]
 
 
 # Over sockets.
