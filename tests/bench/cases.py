@@ -52,8 +52,8 @@ def predict_body(rows: int) -> bytes:
 
 
 @contextmanager
-def echo(kind: str, answer: bytes, folder: Path) -> Iterator[str]:
-    """The echo that answers with these bytes; its address."""
+def echo(kind: str, answer: bytes, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The echo that answers with these bytes: its address and its process."""
     port = free_port()
     file = folder / f"echo-{port}"
     file.write_bytes(answer)
@@ -72,7 +72,7 @@ def echo(kind: str, answer: bytes, folder: Path) -> Iterator[str]:
                 load.call()
 
         machine.until_up(connect, running, log)
-        yield target
+        yield target, running
 
 
 def against_echo(kind: str, server: ModelServer, folder: Path) -> Table:
@@ -98,6 +98,12 @@ def against_echo(kind: str, server: ModelServer, folder: Path) -> Table:
     )
     if kind == "rest":
         table.header += ["Starlette echo req/s", "of its rate"]
+        table.notes.append(
+            "The echo is the server's own HTTP server (`serving/server/http.py`: uvicorn's protocol "
+            "with our limits, on uvloop) with a plain ASGI application, as our REST API is one, that "
+            "does `json.loads` of the body and `json.dumps` of a ready answer of the same numbers; "
+            "the other one is the same in Starlette (`tests/bench/echo.py`)."
+        )
     for rows in ROWS:
         message, body = predict_message(rows), predict_body(rows)
 
@@ -111,7 +117,7 @@ def against_echo(kind: str, server: ModelServer, folder: Path) -> Table:
             with ExitStack() as stack:
                 subjects = {"server": mine}
                 for name in [kind, "starlette"] if kind == "rest" else [kind]:
-                    target = stack.enter_context(echo(name, answer, folder))
+                    target, _ = stack.enter_context(echo(name, answer, folder))
                     subjects[name] = stack.enter_context(closing(load(target)))
                 for concurrency in CONCURRENCY:
                     results = compare(subjects, concurrency)
