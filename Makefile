@@ -121,7 +121,7 @@ conformance-models: setup ## Write the models of `make conformance` and a models
 	@test -n '$(DIR)' || { echo "error: DIR is not set: make conformance-models DIR=directory" >&2; exit 1; }
 	$(BIN)/python -m tests.conformance.models '$(DIR)' --full
 
-# IMAGE_BUILD, IMAGE_LOAD, FAULT and STAND_IN are read from the environment; docs/operations.md tells more.
+# tests/cluster/README.md tells what it reads from the environment.
 e2e: setup ## Test on the cluster of KUBECONFIG, building and loading what it needs; 15 minutes
 	$(BIN)/python -m tests.cluster $(if $(FULL),--full) $(ARGS) $(CASE)
 

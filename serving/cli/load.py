@@ -57,6 +57,9 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
     show_default=True,
     help="Response header in which the gateway names the replica.",
 )
+@click.option(
+    "--retries", is_flag=True, help="Repeat what is UNAVAILABLE, as the client library does."
+)
 @_client.selection_options
 @click.option("--signature", help="Signature key; default serving_default.")
 @_client.connection_options
@@ -74,6 +77,7 @@ def command(
     max_failures: int,
     max_in_flight: int,
     share_key: str,
+    retries: bool,
     model: str,
     version: int | None,
     label: str | None,
@@ -83,8 +87,8 @@ def command(
 ) -> None:
     """Send requests to HOST:PORT on a schedule, whatever the server does, and report.
 
-    Latency counts from the moment a request was due. Ctrl-C ends the load and reports what there
-    is. Exits 1 when more than --max-failures requests got no OK.
+    Latency counts from the moment a request was due. Ctrl-C, or SIGTERM, ends the load and reports
+    what there is. Exits 1 when more than --max-failures requests got no OK.
 
     \b
     chopstick load 127.0.0.1:8500 --rate 200 --connections 4 --duration 30
@@ -115,6 +119,7 @@ def command(
         max_in_flight=max_in_flight,
         share_key=share_key,
         tls=to.tls,
+        retries=retries,
     )
     result, interrupted = _run(config)
     if json_file == "-":
@@ -172,9 +177,12 @@ def _run(config: LoadConfig) -> tuple[LoadResult, bool]:
 async def _progress(load: Load) -> None:
     """Say on standard error how it goes: a line that changes, or now and then one in a log."""
     live = sys.stderr.isatty()
+    # A log gets its first line soon: whoever waits for the load to be under way reads it there.
+    pause = 0.5 if live else 1.0
     try:
         while True:
-            await asyncio.sleep(0.5 if live else 5.0)
+            await asyncio.sleep(pause)
+            pause = 0.5 if live else 5.0
             result = load.so_far
             latency = load.latency_so_far()
             p99 = f", p99 {latency.p99 * 1e3:.1f} ms" if latency else ""

@@ -41,8 +41,10 @@ def probe_pages(monitor: Monitor) -> Pages:
     def startupz() -> Answer:
         # A server that went away has to start again: only then does the kubelet hold the liveness
         # probe back while it loads.
-        started = monitor.state.started
-        return told(200, "started") if started else told(503, "not_started")
+        if monitor.state.started:
+            return told(200, "started")
+        # The reason's own code: the kubelet asks nothing else before this, and shows the code alone.
+        return told(monitor.state.reason.http_status, "not_started")
 
     def livez() -> Answer:
         return told(200, "alive") if monitor.alive() else told(503, "dead")

@@ -27,8 +27,9 @@ class LoadConfig:
     (180 to 330 mm, seeded) travel in each request. `poisson` draws the gaps between requests from
     an exponential distribution instead of keeping them equal. At most `max_in_flight` requests
     are under way; one that is due beyond that is not sent and counts as an overrun. `share_key`
-    is the response header in which a gateway names the replica. Raises ChopstickError for values
-    that make no sense.
+    is the response header in which a gateway names the replica. `retries` lets gRPC repeat what was
+    answered UNAVAILABLE, by the client library's policy (`serving.client`); without it each attempt
+    counts. Raises ChopstickError for values that make no sense.
     """
 
     target: str
@@ -49,6 +50,7 @@ class LoadConfig:
     share_key: str = "x-served-by"
     tls: TLS | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    retries: bool = False
 
     def __post_init__(self) -> None:
         self._range("rate", self.rate, MAX_RATE, "requests a second")
@@ -60,6 +62,10 @@ class LoadConfig:
             self._range("duration", self.duration, MAX_SECONDS, "seconds")
         if self.count is not None:
             self._range("count", self.count, MAX_REQUESTS, "requests")
+        if self.retries and self.rest:
+            raise ChopstickError(
+                "REST has no retry policy", "Leave --retries out, or load the gRPC port."
+            )
         if self.duration is None and self.count is None:
             raise ChopstickError(
                 "a load without end: neither duration nor count is given", "Give one of them."

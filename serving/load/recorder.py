@@ -22,7 +22,7 @@ class Recorder:
     """Takes each send and each answer of one load; times in seconds from its start."""
 
     def __init__(self, config: LoadConfig) -> None:
-        self.result = LoadResult(config.target, config.rate, config.connections)
+        self.result = LoadResult(config.target, config.rate, config.connections, config.retries)
         # 3 digits: a percentile is right to 0.1 %.
         self._histogram = HdrHistogram(1, _HOUR_IN_US, 3)
         self._sum = 0.0

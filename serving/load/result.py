@@ -52,12 +52,15 @@ class LoadResult:
     the worst by `latest` s: then the generator, not the server, is short of time. `failures`
     holds the first ones, `codes` counts all. `share` counts the answered requests per replica,
     `versions` per model version (gRPC only). `marks` are the moments that the caller named, in
-    seconds from the start; `seconds` is the history.
+    seconds from the start; `seconds` is the history. `started_at` is the start as seconds of Unix
+    time, to place what others saw.
     """
 
     target: str
     rate: float  # asked for, requests a second
     connections: int
+    retries: bool = False  # gRPC may have repeated an attempt that failed; it does not say which
+    started_at: float = 0.0
     elapsed: float = 0.0  # s, from the first due time to the last answer
     sending: float = 0.0  # s, the part of it in which requests were due
     due: int = 0

@@ -79,6 +79,7 @@ class Load:
         try:
             await sender.connect(min(CONNECT_SECONDS, self.config.timeout))
             self._started = time.monotonic()
+            result.started_at = time.time()
             self._under_way.set()
             schedule = asyncio.create_task(self._send_all(sender, timer))
             stopped = asyncio.create_task(self._stop.wait())

@@ -74,15 +74,18 @@ class GrpcSender:
             config.signature,
             outputs=(),
         ).SerializeToString()
-        # Channels with equal options share one connection unless the pool is their own. No
-        # retry policy: each attempt of a load counts.
+        # Channels with equal options share one connection unless the pool is their own.
         options = (
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.primary_user_agent", "chopstick-load"),
         )
         self._channels: list[grpc.aio.Channel] = [
             open_channel(
-                config.target, tls=config.tls, options=options, retries=False, asynchronous=True
+                config.target,
+                tls=config.tls,
+                options=options,
+                retries=config.retries,
+                asynchronous=True,
             )
             for _ in range(config.connections)
         ]

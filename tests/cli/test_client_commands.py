@@ -347,7 +347,8 @@ def test_absurd_loads_are_refused(run, words, message):
     assert message in err
 
 
-def test_interrupting_a_load_prints_what_there_is(model_server, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_a_load_prints_what_there_is(model_server, tmp_path, number):
     file = tmp_path / "load.json"
     process = subprocess.Popen(
         [*CHOPSTICK, "load", model_server.grpc, "--rate", "100", "--duration", "600",
@@ -360,7 +361,7 @@ def test_interrupting_a_load_prints_what_there_is(model_server, tmp_path):
         # What shows from outside that the load runs is the server's counter.
         before = answered(model_server)
         wait_for(lambda: answered(model_server) > before + 30, "the load to run")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=20)
     finally:
         process.kill()

@@ -191,7 +191,7 @@ def test_a_killed_server_is_gone_and_starts_again(server: ModelServer, tmp_path:
         assert page.body["reason"] == "server_gone"
         assert "Connection refused" in page.body["message"]
         # The kubelet restarts the server, and must give it time to load.
-        assert sidecar.page("/startupz").status == 503
+        assert sidecar.page("/startupz").status == 502
         server.channel.close()
         server.start()
         sidecar.wait(200, 60)

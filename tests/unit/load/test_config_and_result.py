@@ -78,6 +78,11 @@ def test_absurd_loads_are_refused(settings):
     assert caught.value.remedy
 
 
+def test_rest_has_no_retries():
+    with pytest.raises(ChopstickError, match="REST has no retry policy"):
+        config(rest=True, retries=True)
+
+
 def test_counting():
     recorder = Recorder(config())
     for number in range(100):

@@ -197,6 +197,23 @@ async def test_no_attempt_is_hidden_by_a_retry():
     assert calls == result.failed == 5
 
 
+async def test_retries_are_the_clients_when_asked_for():
+    calls = 0
+
+    def predict(_, context):
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "no")
+        return answer()
+
+    before = time.time()
+    with predictor(predict) as target:
+        result = await run_load(LoadConfig(target, rate=5, count=3, retries=True))
+    assert (result.ok, result.failed, result.retries, calls) == (3, 0, True, 6)
+    assert before < result.started_at < time.time()
+
+
 async def test_rows_are_lengths_within_what_was_measured():
     seen = []
 
