@@ -73,6 +73,7 @@ def main(words: list[str] | None = None) -> int:
         return 0
     size = FULL if arguments.full else CI
     nodes = cluster.nodes()
+    machine = report.machine(size, cluster.version, len(nodes))
     say(f"{cluster.version}, nodes {', '.join(nodes)}; {size.requests} requests beside each change")
     if not arguments.no_images:
         images.provide(say)
@@ -85,11 +86,7 @@ def main(words: list[str] | None = None) -> int:
             outcome = run_case(case, context, KEPT)
             outcomes.append(outcome)
             say(f"{case.name}: {outcome.outcome} in {outcome.seconds:.1f} s {outcome.detail}")
-            report.write(
-                report.document(
-                    size, outcomes, cluster.version, len(nodes), time.monotonic() - began
-                )
-            )
+            report.write(report.document(size, machine, outcomes, time.monotonic() - began))
     finally:
         if not arguments.keep:
             say("removing the stacks")

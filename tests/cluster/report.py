@@ -12,24 +12,29 @@ from tests.bench.machine import describe
 from tests.bench.report import BUSY, insert
 from tests.cluster.images import stand_in
 from tests.cluster.stack import ROOT
-from tests.cluster.suite import FAIL, SKIP, Outcome, Size
+from tests.cluster.suite import FAIL, FULL, SKIP, Outcome, Size
 
 RESULT = ROOT / "build" / "e2e.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
 MARKER = "e2e"
 
 
+def machine(size: Size, version: str, nodes: int) -> dict[str, Any]:
+    """What the run is made on; to be called before it, as it tells how busy the machine is."""
+    return {
+        **describe("make e2e FULL=1" if size is FULL else "make e2e"),
+        "kubernetes": version,
+        "nodes": nodes,
+    }
+
+
 def document(
-    size: Size, outcomes: Sequence[Outcome], version: str, nodes: int, seconds: float
+    size: Size, on: dict[str, Any], outcomes: Sequence[Outcome], seconds: float
 ) -> dict[str, Any]:
     """Everything as plain JSON types."""
     return {
         "size": asdict(size),
-        "machine": {
-            **describe("make e2e FULL=1" if size.name == "full" else "make e2e"),
-            "kubernetes": version,
-            "nodes": nodes,
-        },
+        "machine": on,
         "stand_in": stand_in(),
         "seconds": round(seconds, 1),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

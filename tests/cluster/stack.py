@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,17 @@ class Stack:
         """The model version that a pod says it is ready with; None when it is not."""
         status, body = self.get(pod.metadata.name, 8502, "/readyz")
         return json.loads(body)["version"] if status == 200 else None
+
+    def answered(self) -> dict[str, int]:
+        """Requests that each pod's server says it has answered OK since it started."""
+        counts = {}
+        for pod in self.pods():
+            _, page = self.get(pod.metadata.name, 8501, "/monitoring/prometheus/metrics")
+            found = re.findall(
+                r'^:tensorflow:serving:request_count\{.*status="OK"\} (\S+)$', page, re.MULTILINE
+            )
+            counts[pod.metadata.name] = int(sum(map(float, found)))
+        return counts
 
     def log(self, pod: str, name: str, *, previous: bool = False) -> str:
         """A container's log."""

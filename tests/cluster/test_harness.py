@@ -164,8 +164,8 @@ def test_the_page_says_what_stood_in_and_what_failed(monkeypatch):
     assert isinstance(load, Report)
     outcome.changes.append(suite.Change("rolling update", load, 61.2))
     outcome.figures.append(suite.Figure("to ready", 24.18, "s", "< 60"))
-    found = report.document(suite.FULL, [outcome], "v1.35.4", 3, 100.0)
-    text = report.page(json.loads(json.dumps(found, default=vars)))
+    on = report.machine(suite.FULL, "v1.35.4", 3)
+    text = report.page(json.loads(json.dumps(report.document(suite.FULL, on, [outcome], 100.0))))
     assert "`make e2e FULL=1`" in text
     assert "Kubernetes v1.35.4, 3 nodes" in text
     assert "the stand-in with SIGTERM ignored, not TensorFlow Serving" in text

@@ -203,6 +203,8 @@ class Clients:
                 "metadata": {"name": NAMESPACE, "labels": labels},
             }
         )
+        # Of a run that was cut off.
+        self.delete_all(wait=True)
 
     def start(
         self,
@@ -240,11 +242,11 @@ class Clients:
         """Run a Python program in a pod that has `serving.client`; its output."""
         return self.run(name, arguments, command=["python", "-c", program])
 
-    def delete_all(self) -> None:
+    def delete_all(self, *, wait: bool = False) -> None:
         """Delete every pod, such as the load of a case that failed."""
         self.cluster.kubectl(
             f"--namespace={NAMESPACE}", "delete", "pods", "--all", "--grace-period=1",
-            "--wait=false",
+            f"--wait={str(wait).lower()}",
         )  # fmt: skip
 
     def log(self, pod: str) -> str:

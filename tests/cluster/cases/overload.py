@@ -46,6 +46,7 @@ def _capacity(context: Context, stack: Stack) -> float:
 
 def _overload(context: Context, stack: Stack, capacity: float) -> None:
     rate = round(2 * capacity)
+    before = stack.answered()
     with (
         Witness(stack) as seen,
         traffic(
@@ -59,6 +60,8 @@ def _overload(context: Context, stack: Stack, capacity: float) -> None:
     context.outcome.changes.append(Change(title, report, time.monotonic() - began))
     share = report.goodput / capacity
     context.figure("goodput of capacity", share, "", f">= {LEAST_GOODPUT:g}")
+    answered = [number - before[pod] for pod, number in stack.answered().items()]
+    context.figure("busiest pod over mean", max(answered) * len(answered) / sum(answered), "")
     context.note(
         f"answers other than OK: {report.codes}; {report.late} requests left over 10 ms late"
     )
