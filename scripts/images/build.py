@@ -58,14 +58,15 @@ def build(
     with timed(f"{short_name(reference)}: building with {' '.join(command)}"):
         folder = BUILD / image.name
         context.lay_out(folder, image.dockerfile, arguments, given)
-        command += [str(folder), "--tag", reference, "--file", str(ROOT / image.dockerfile)]
+        flags = ["--tag", reference, "--file", str(ROOT / image.dockerfile)]
         for flag, pairs in (("--build-arg", arguments), ("--label", labels(image, model, base))):
             for key, value in pairs.items():
-                command += [flag, f"{key}={value}"]
+                flags += [flag, f"{key}={value}"]
         if own:
-            command += store.timestamp_flags(EPOCH)
+            flags += store.timestamp_flags(EPOCH)
         environment = {"SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", str(EPOCH))}
-        run.logged(command, BUILD / f"{image.name}.log", environment)
+        words = stores.complete(command, str(folder), flags)
+        run.logged(words, BUILD / f"{image.name}.log", environment)
     if not store.exists(reference):
         raise ChopstickError(
             f"{command[0]} succeeded, but {reference} is not in {store.program}'s store",

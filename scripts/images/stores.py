@@ -34,7 +34,7 @@ class Store(ABC):
 
     @abstractmethod
     def build_command(self) -> list[str]:
-        """The command that takes `CONTEXT --tag … --file …`, as words."""
+        """The command that takes `--tag … --file … CONTEXT`, as words."""
 
     def timestamp_flags(self, seconds: int) -> list[str]:
         """Flags that give layers and image this time instead of now."""
@@ -262,3 +262,14 @@ def require(store: Store, references: Sequence[str]) -> list[str]:
             f"not in {store.program}'s store: {', '.join(missing)}", "Build first: make build_image"
         )
     return full
+
+
+def complete(command: Sequence[str], context: str, flags: Sequence[str]) -> list[str]:
+    """The builder's command with its context and flags.
+
+    buildah takes no flag after the context. A script of somebody's own gets the context first,
+    where a shell finds it without parsing.
+    """
+    if Path(command[0]).name in STORES:
+        return [*command, *flags, context]
+    return [*command, context, *flags]

@@ -68,6 +68,19 @@ def test_a_replaced_builder_is_called_with_the_agreed_words(
     assert set(flags[4::2]) == {"--label"}
 
 
+@pytest.mark.parametrize("replaced", ["", "buildah bud --isolation chroot"])
+def test_buildah_gets_its_context_last(
+    replaced: str, programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It refuses flags after the context."""
+    words = tmp_path / "words"
+    programs.add("buildah", f'[ "$1" != bud ] || printf "%s\\n" "$@" > {words}')
+    monkeypatch.setenv("IMAGE_BUILD", replaced)
+    monkeypatch.setattr(build, "BUILD", tmp_path / "build")
+    build.build(stores.find_store(), catalog.TOOLS, None)
+    assert Path(words.read_text().splitlines()[-1]) == tmp_path / "build" / "chopstick-tools"
+
+
 def test_a_failing_builder_is_told_with_the_end_of_its_log(
     programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

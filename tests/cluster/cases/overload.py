@@ -14,8 +14,9 @@ OVERLOAD_SECONDS = 60.0
 LEAST_GOODPUT = 0.8
 # Many, so that the Service's random choice gives each pod about a third of them.
 CONNECTIONS = 48
-# Far more than three servers with the variation's limit can answer; what can't be sent is not.
-SATURATING_RATE = 2_000.0
+# More than three servers with the variation's limit can answer, and not so much that the client takes
+# the processor from them: what is due and can't be sent costs it, too.
+SATURATING_RATE = 600.0
 # Enough to keep each of three servers busy however the connections fell. A server refuses the 65th
 # at once, so that the one with the most of them refuses some.
 IN_FLIGHT = 120
