@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[str
         said = given[flag.name.replace("-", "_")]
         text = said if said is not None else environment.get(flag.variable) or flag.default
         try:
-            values[flag.field] = flag.read(text)
+            values[flag.attribute] = flag.read(text)
         except ValueError as error:
             raise ChopstickError(
                 f"--{flag.name} ({flag.variable}): {error}", flag.remedy, exit_code=EXIT_USAGE
@@ -173,83 +173,73 @@ class _Flag:
     metavar: str
     help: str
     remedy: str
-    field: str
+    field: str = ""
 
-
-def _flag(
-    name: str,
-    variable: str,
-    default: str,
-    read: Callable[[str], Any],
-    metavar: str,
-    help_: str,
-    remedy: str,
-    field: str = "",
-) -> _Flag:
-    return _Flag(
-        name, variable, default, read, metavar, help_, remedy, field or name.replace("-", "_")
-    )
+    @property
+    def attribute(self) -> str:
+        """The name in Config."""
+        return self.field or self.name.replace("-", "_")
 
 
 _PORT_REMEDY = "Give a port from 1 to 65535, or 0 for any free one."
 _FLAGS = (
-    _flag(
+    _Flag(
         "server", "HEALTH_SERVER", "127.0.0.1:8500", _address, "HOST:PORT",
         "gRPC address of the model server", "Give the server's gRPC port, as in 127.0.0.1:8500.",
     ),
-    _flag(
+    _Flag(
         "model", "MODEL_NAME", "chopstick", _name, "NAME",
         "name of the model", "Give the name that the server has it under (--model_name).",
     ),
-    _flag(
+    _Flag(
         "version", "MODEL_VERSION", "", _version, "N",
         "version that must be AVAILABLE; empty: the newest that loads",
         "Give a whole number, as the version's directory is named, or nothing.", "required",
     ),
-    _flag(
+    _Flag(
         "digest", "MODEL_DIGEST", "", str, "SHA256",
         "digest of the model's manifest for the info metric, where no volume tells it", "",
     ),
-    _flag(
+    _Flag(
         "inputs", "HEALTH_INPUTS", "", _inputs, "FILE",
         'JSON {"input": nested list} for the Predict that proves a version; without it zeros of '
         "the signature's shape, -1 taken as 1",
         'Write {"NAME OF AN INPUT": [[...]]}; `chopstick models --signatures` shows the names.',
     ),
-    _flag(
+    _Flag(
         "signature", "HEALTH_SIGNATURE", "serving_default", str, "NAME",
         "signature of that Predict", "",
     ),
-    _flag(
+    _Flag(
         "poll", "HEALTH_POLL_SECONDS", "1", _seconds, "S",
         "seconds from poll to poll", "Give seconds, as in 1 or 0.5.",
     ),
-    _flag(
+    _Flag(
         "timeout", "HEALTH_TIMEOUT_SECONDS", "1", _seconds, "S",
         "deadline of one GetModelStatus", "Give seconds, as in 1 or 0.5.",
     ),
-    _flag(
+    _Flag(
         "host", "HEALTH_HOST", "0.0.0.0", str, "ADDRESS",  # noqa: S104 - kubelet and mesh come from outside
         "address to listen on; 0.0.0.0 and :: are all addresses, IPv6 included", "", "listen",
     ),
-    _flag(
+    _Flag(
         "probe-port", "HEALTH_PROBE_PORT", "8502", _port, "PORT",
         "HTTP for the kubelet's probes", _PORT_REMEDY,
     ),
-    _flag(
+    _Flag(
         "metrics-port", "HEALTH_METRICS_PORT", "8503", _port, "PORT",
         "HTTP for Prometheus, /metrics", _PORT_REMEDY,
     ),
-    _flag(
+    _Flag(
         "grpc-port", "HEALTH_GRPC_PORT", "8504", _port, "PORT",
         "grpc.health.v1", _PORT_REMEDY,
     ),
-    _flag(
+    _Flag(
         "volume", "MODEL_VOLUME", "", _directory, "DIR",
         "directory with <model name>/<version> that others fill",
         "Mount the volume, or leave it empty where the image holds the model.",
     ),
-    _flag(
+    _Flag(
         "models", "MODEL_BASE", "/models", Path, "DIR",
         "directory that the server reads <model name>/<version> from", "",
     ),
