@@ -631,7 +631,8 @@ def a_deadline_ends_a_run_and_the_server_goes_on(server: Server) -> None:
 
 @case("grpc.deadline-past")
 def a_deadline_that_is_past_gets_no_answer(server: Server) -> None:
-    body = predict_request("half_plus_two", {"x": [1.0]}).SerializeToString()
+    # Slow: gRPC's timers tick in milliseconds, in which a fast model has its answer.
+    body = predict_request("slow", {"iterations": [500]}).SerializeToString()
     with http2.Connection(server.grpc) as connection:
         # gRPC's clients end such a call themselves and send nothing.
         connection.call(1, http2.message(body), grpc_timeout="1n")
