@@ -95,11 +95,15 @@ def test_metrics_are_on_their_own_port_in_both_formats(sidecar: Sidecar) -> None
 
 
 def test_idle_connections_do_not_keep_the_kubelet_out_for_good(sidecar: Sidecar) -> None:
+    before = usage(sidecar.process.pid).descriptors
     held = [socket.create_connection(("127.0.0.1", sidecar.probe)) for _ in range(200)]
     # 64 of them, and what is there anyway.
     wait_for(lambda: usage(sidecar.process.pid).descriptors < 120, "the rest to be closed")
     for connection in held:
         connection.close()
+    wait_for(
+        lambda: usage(sidecar.process.pid).descriptors < before + 64, "a connection to be free"
+    )
     assert sidecar.page("/livez").status == 200
 
 
