@@ -256,11 +256,6 @@ class Clients:
         except CommandError:
             return ""  # the container has not started
 
-    def node_of(self, pod: str) -> str:
-        """The node that a pod runs on."""
-        found = self.cluster.core.read_namespaced_pod(pod, NAMESPACE, _request_timeout=CALL_SECONDS)
-        return str(found.spec.node_name)
-
     def ended(self, pod: str) -> bool:
         """Whether the pod's program has ended."""
         found = self.cluster.core.read_namespaced_pod(pod, NAMESPACE, _request_timeout=CALL_SECONDS)
