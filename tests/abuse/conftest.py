@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from serving.protocol import messages, tensors
 from serving.server.plain_rows import LARGEST_BODY
 from tests.abuse.requests import GOOD_BODY, REST_PREDICT, Client, good_request, zeros
 from tests.support.resources import Usage, usage
@@ -43,11 +45,17 @@ def warm(server: ModelServer) -> None:
     """Let every pool of the server have all of its threads, so that later ones are a leak."""
     # Too large for the event loop.
     body = b'{"instances": [' + b",".join([b"[240.0]"] * (LARGEST_BODY // 8 + 1)) + b"]}"
+    # Runs this long are not made in the event loop either; sixteen of them are more than the workers.
+    rows = messages.PredictRequest()
+    rows.model_spec.name = "chopstick"
+    tensors.fill_proto(rows.inputs["chopstick_length"], np.full((250_000, 1), 240.0, np.float32))
+    long_run = rows.SerializeToString()
 
     def work(_: int) -> None:
         with Client(server) as client:
             client.rest("POST", REST_PREDICT, body)
             client.rest("POST", REST_PREDICT, zeros(2), {"Content-Encoding": "gzip"})
+            client.call(long_run)
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(work, range(16)))
