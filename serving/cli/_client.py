@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -73,10 +74,22 @@ timeout_option = click.option(
 connection_options = stack(
     click.option("--rest", is_flag=True, help="REST instead of gRPC; HOST:PORT is the REST port."),
     click.option("--tls", is_flag=True, help="TLS, with the system's authorities."),
-    click.option("--tls-ca", metavar="FILE", help="TLS, with this CA (PEM)."),
+    click.option("--ca", "--tls-ca", "ca", metavar="FILE", help="TLS, with this CA (PEM)."),
     click.option("--tls-cert", metavar="FILE", help="This client's certificate (PEM)."),
     click.option("--tls-key", metavar="FILE", help="The key of --tls-cert (PEM)."),
     click.option("--tls-server-name", metavar="NAME", help="Name in the server's certificate."),
+    click.option(
+        "--api-key",
+        metavar="KEY",
+        envvar="CHOPSTICK_API_KEY",
+        help="Key for the ingress, sent with TLS or on loopback alone. On a command line everybody "
+        "on this machine can read it: rather set CHOPSTICK_API_KEY.",
+    ),
+    click.option(
+        "--connect-to",
+        metavar="HOST:PORT",
+        help="Dial this address; names in the certificate and the request stay the target's.",
+    ),
 )
 
 model_option = click.option(
@@ -109,6 +122,12 @@ class Connection(NamedTuple):
     timeout: float
     rest: bool
     tls: TLS | None
+    api_key: str | None = None
+    connect_to: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the key: it must not get into a traceback or a log."""
+        return f"Connection({self.target!r}, rest={self.rest}, connect_to={self.connect_to!r})"
 
 
 def connection(
@@ -117,17 +136,22 @@ def connection(
     *,
     rest: bool,
     tls: bool,
-    tls_ca: str | None,
+    ca: str | None,
     tls_cert: str | None,
     tls_key: str | None,
     tls_server_name: str | None,
+    api_key: str | None,
+    connect_to: str | None,
 ) -> Connection:
     """Read the connection options; raises ChopstickError for a contradiction."""
+    # gRPC's C core would write to standard error, in a format of its own, what our error tells. It
+    # reads this once, when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from serving.client import TLS
 
-    wanted = tls or any((tls_ca, tls_cert, tls_key, tls_server_name))
-    settings = TLS(tls_ca, tls_cert, tls_key, tls_server_name) if wanted else None
-    return Connection(target, timeout, rest, settings)
+    wanted = tls or any((ca, tls_cert, tls_key, tls_server_name))
+    settings = TLS(ca, tls_cert, tls_key, tls_server_name) if wanted else None
+    return Connection(target, timeout, rest, settings, api_key, connect_to)
 
 
 def open_client(to: Connection, model: str) -> Client | RestClient:
@@ -135,7 +159,14 @@ def open_client(to: Connection, model: str) -> Client | RestClient:
     from serving import client
 
     kind = client.RestClient if to.rest else client.Client
-    return kind(to.target, model=model, timeout=to.timeout, tls=to.tls)
+    return kind(
+        to.target,
+        model=model,
+        timeout=to.timeout,
+        tls=to.tls,
+        api_key=to.api_key,
+        connect_to=to.connect_to,
+    )
 
 
 def read_lengths(words: Sequence[str], csv_file: str | None) -> list[float]:

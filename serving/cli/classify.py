@@ -41,6 +41,7 @@ def command(
     \b
     chopstick classify 127.0.0.1:8500 180 240 330
     """  # noqa: D301 - \b is click's mark for 'keep these lines'
+    to = _client.connection(target, timeout, **options)
     values = _client.read_lengths(lengths, csv_file)
 
     import numpy as np
@@ -48,7 +49,6 @@ def command(
     from serving.client import INPUT, Classification
 
     parts: list[Classification] = []
-    to = _client.connection(target, timeout, **options)
     with _client.open_client(to, model) as client:
         for start in range(0, len(values), ROWS):
             column = np.array(values[start : start + ROWS], np.float32).reshape(-1, 1)

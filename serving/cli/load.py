@@ -119,6 +119,8 @@ def command(
         max_in_flight=max_in_flight,
         share_key=share_key,
         tls=to.tls,
+        api_key=to.api_key,
+        connect_to=to.connect_to,
         retries=retries,
     )
     result, interrupted = _run(config)
@@ -132,10 +134,18 @@ def command(
         sys.exit(INTERRUPTED)
     if result.lost > max_failures:
         first = result.failures[0].message if result.failures else "too many under way"
+        remedy = "See the failures above; --json keeps each with its time."
+        if not result.ok and result.failures:
+            from serving.client.remedies import remedy_for
+            from serving.protocol.status import Code
+
+            # Not one got through: the way is wrong rather than the load too much.
+            code = Code[result.failures[0].code]
+            remedy = remedy_for(code, first, to.connect_to or target)
         raise ChopstickError(
             f"{target}: {result.lost} of {result.due} requests got no OK (at most {max_failures} "
             f"allowed); the first: {first}",
-            "See the failures above; --json keeps each with its time.",
+            remedy,
         )
 
 

@@ -52,6 +52,7 @@ def command(
     chopstick predict 127.0.0.1:8500 180 240 330
     chopstick predict 127.0.0.1:8501 --rest --csv lengths.csv --json
     """  # noqa: D301 - \b is click's mark for 'keep these lines'
+    to = _client.connection(target, timeout, **options)
     values = _client.read_lengths(lengths, csv_file)
 
     import numpy as np
@@ -60,7 +61,6 @@ def command(
 
     name = input_name or INPUT
     parts: list[Prediction] = []
-    to = _client.connection(target, timeout, **options)
     with _client.open_client(to, model) as client:
         for start in range(0, len(values), ROWS):
             column = np.array(values[start : start + ROWS], np.float32).reshape(-1, 1)

@@ -22,6 +22,13 @@ Arrays go in by input name, as a mapping or as keywords, and come out by output 
 has a deadline, from the client or from the call; without one it is refused before it is sent.
 `INPUT`, `OUTPUT` and `LABELS` name what the chopstick model takes and gives.
 
+**From outside**, through an ingress: `tls=TLS(ca=FILE)`, or `TLS()` for the system's authorities;
+`api_key=` goes with every call as `x-api-key`, and is refused where it would leave this machine
+without TLS; `connect_to=` dials an address while the certificate's name, Host and :authority stay
+the target's.
+
+    Client("grpc.chopstick.example.com:443", timeout=2, tls=TLS(), api_key=key)
+
 **Errors.** All are `ChopstickError` with a message and a remedy. An answer other than OK is a
 `RequestError`: `NotFound`, `InvalidArgument`, `DeadlineExceeded`, `Unavailable`, ... with `code`,
 `detail` (the server's words) and `target`.

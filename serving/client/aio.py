@@ -11,7 +11,15 @@ import grpc.aio
 from numpy.typing import ArrayLike
 
 from serving.client import errors, wire
-from serving.client.channel import TLS, Options, check_timeout, deadline, open_channel
+from serving.client.access import call_headers, check_connect_to
+from serving.client.channel import (
+    TLS,
+    Options,
+    check_target,
+    check_timeout,
+    deadline,
+    open_channel,
+)
 from serving.client.results import Classification, ModelMetadata, Prediction, VersionStatus
 from serving.protocol import messages, services
 
@@ -20,9 +28,11 @@ class AsyncClient:
     """A model server's gRPC port, for the event loop that it is made in.
 
     `target` is HOST:PORT; `model` the model that calls without `model=` mean; `timeout` the
-    deadline in seconds of calls without `timeout=`; `headers` go with every call; `options` are
-    channel options that win over ours (see `serving.client`); `retries=False` leaves out the
-    retry policy. Nothing connects before the first call. Calls raise `RequestError`.
+    deadline in seconds of calls without `timeout=`; `headers` go with every call, and so does
+    `api_key`, which needs TLS or loopback; `connect_to` is the HOST:PORT to dial while names stay
+    the target's; `options` are channel options that win over ours (see `serving.client`);
+    `retries=False` leaves out the retry policy. Nothing connects before the first call. Calls raise
+    `RequestError`.
     """
 
     def __init__(
@@ -33,15 +43,24 @@ class AsyncClient:
         timeout: float | None = None,
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+        connect_to: str | None = None,
         options: Options = (),
         retries: bool = True,
     ) -> None:
         self.target = target
         self.model = model
         self.timeout = check_timeout(timeout)
-        self._headers = tuple((key.lower(), value) for key, value in (headers or {}).items())
+        dialled = check_connect_to(connect_to, tls) or check_target(target)
+        sent = call_headers(headers, api_key, dialled=dialled, encrypted=tls is not None)
+        self._headers = tuple(sent.items())
         self._channel: grpc.aio.Channel = open_channel(
-            target, tls=tls, options=options, retries=retries, asynchronous=True
+            target,
+            tls=tls,
+            options=options,
+            retries=retries,
+            asynchronous=True,
+            connect_to=connect_to,
         )
         prediction = services.PredictionServiceAsyncStub(self._channel)
         self._predict = prediction.Predict

@@ -123,6 +123,11 @@ _HOST_PORT = re.compile(r"^(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(\d{1,5})$")
 _URI = re.compile(r"^(dns:|unix:|unix-abstract:|ipv4:|ipv6:|xds:|passthrough:|vsock:)")
 
 
+def is_host_port(target: str) -> bool:
+    """Whether a target is HOST:PORT, not one of gRPC's own naming schemes."""
+    return _URI.match(target) is None and _HOST_PORT.match(target) is not None
+
+
 def check_target(target: str) -> str:
     """Return the target of a channel; raises InvalidRequest when it is not HOST:PORT.
 
@@ -165,20 +170,41 @@ def deadline(call: float | None, default: float | None) -> float:
     return default
 
 
+def host_of(target: str) -> str:
+    """The host of HOST:PORT, an IPv6 address without its brackets."""
+    return target.rpartition(":")[0].strip("[]")
+
+
 def open_channel(
-    target: str, *, tls: TLS | None, options: Options, retries: bool, asynchronous: bool
+    target: str,
+    *,
+    tls: TLS | None,
+    options: Options,
+    retries: bool,
+    asynchronous: bool,
+    connect_to: str | None = None,
 ) -> Any:
-    """Return a grpc.Channel or a grpc.aio.Channel; nothing connects before the first call."""
+    """Return a grpc.Channel or a grpc.aio.Channel; nothing connects before the first call.
+
+    `connect_to` is the HOST:PORT to dial where the target is but the name: of the certificate and
+    of :authority. Raises InvalidRequest for an address that is none.
+    """
     module: Any = grpc.aio if asynchronous else grpc
-    extra = list(options)
+    names: list[tuple[str, Any]] = []
+    dialled = check_target(target)
+    if connect_to is not None:
+        if not is_host_port(target):
+            raise InvalidRequest(
+                f"'{target}' has no name that could be kept at {connect_to}",
+                "With connect_to the target is HOST:PORT.",
+            )
+        dialled = check_target(connect_to)
+        names.append(("grpc.default_authority", target))
+        if tls is not None:
+            names.append(("grpc.ssl_target_name_override", host_of(target)))
+    elif tls is not None and tls.server_name:
+        names.append(("grpc.ssl_target_name_override", tls.server_name))
+    merged = channel_options(retries=retries, extra=[*names, *options])
     if tls is None:
-        return module.insecure_channel(
-            check_target(target), options=channel_options(retries=retries, extra=extra)
-        )
-    if tls.server_name:
-        extra.insert(0, ("grpc.ssl_target_name_override", tls.server_name))
-    return module.secure_channel(
-        check_target(target),
-        tls.credentials(),
-        options=channel_options(retries=retries, extra=extra),
-    )
+        return module.insecure_channel(dialled, options=merged)
+    return module.secure_channel(dialled, tls.credentials(), options=merged)

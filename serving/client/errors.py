@@ -11,10 +11,9 @@ ValueErrors as well.
 
 from __future__ import annotations
 
-import re
-
 import grpc
 
+from serving.client.remedies import remedy_for
 from serving.errors import ChopstickError
 from serving.protocol.status import Code, code_of_http
 
@@ -158,111 +157,6 @@ _CLASSES: dict[Code, type[RequestError]] = {
     )
 }
 
-# (codes, pattern in the server's message or None, what to try); the first match wins.
-_LIST = "'chopstick models {target} --signatures' or client.metadata() shows"
-_REQUEST = {Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.OUT_OF_RANGE}
-_REMEDIES: tuple[tuple[set[Code], str | None, str], ...] = (
-    (
-        {Code.NOT_FOUND},
-        None,
-        "See which versions are served: chopstick models {target} --model NAME.",
-    ),
-    (
-        _REQUEST,
-        r"version label",
-        (
-            "Labels are given in the server's model config; "
-            "without one, ask by version number or for the newest."
-        ),
-    ),
-    (
-        _REQUEST,
-        r"(?i)signature (key|name)|No signature was found|classification|regression",
-        f"{_LIST} the signatures and what each takes.",
-    ),
-    (
-        _REQUEST,
-        r"input size|[Ii]nput alias|named input|Missing named|Expected one input|keys? ",
-        f"{_LIST} the names of the signature's inputs.",
-    ),
-    (
-        _REQUEST,
-        r"Expects arg|but .* is provided|expected type|Data types don't match",
-        (f"Convert the array first, gRPC converts nothing; {_LIST.lower()} the dtypes."),
-    ),
-    (
-        _REQUEST,
-        r"matrix|Matrix|shape|dimension|rank|size",
-        f"Give the input the signature's shape; {_LIST.lower()} it, -1 being the batch.",
-    ),
-    (_REQUEST, r"output tensor alias", f"{_LIST} the names of the signature's outputs."),
-    (_REQUEST, None, f"{_LIST} what the model takes."),
-    (
-        {Code.UNAVAILABLE},
-        r"DNS resolution|resolving|name resolution|Name or service not known|Errno -[235]\b",
-        "Check the host name in {target}.",
-    ),
-    (
-        {Code.UNAVAILABLE},
-        r"(?i)batch scheduling queue",
-        "The server is overloaded: send less, or give it more batch threads or replicas.",
-    ),
-    (
-        {Code.UNAVAILABLE},
-        (
-            r"(?i)http/?1|without sending a response|illegal request line|protocol error|ssl|tls|"
-            r"handshake|certificate"
-        ),
-        (
-            "Is this the right port, and is it TLS or plaintext? TensorFlow Serving answers gRPC on "
-            "8500 and REST (--rest) on 8501."
-        ),
-    ),
-    (
-        {Code.UNAVAILABLE},
-        None,
-        (
-            "Is a server running at {target}? 'chopstick up' starts replicas here, "
-            "'chopstick serve' one server."
-        ),
-    ),
-    (
-        {Code.DEADLINE_EXCEEDED},
-        None,
-        (
-            "Check that {target} is the right address; if the server is only slow, "
-            "allow more time (timeout=, --timeout)."
-        ),
-    ),
-    (
-        {Code.RESOURCE_EXHAUSTED},
-        None,
-        "Send less at once, or give the server more threads or replicas.",
-    ),
-    (
-        {Code.PERMISSION_DENIED, Code.UNAUTHENTICATED},
-        None,
-        (
-            "The server or the mesh refuses this caller: check its certificate or service account "
-            "against the authorization policy."
-        ),
-    ),
-    (
-        {Code.UNIMPLEMENTED},
-        None,
-        "The server at {target} does not offer this call; is it a model server's gRPC port?",
-    ),
-    (set(Code), None, "The server's log says more."),
-)
-
-
-def remedy_for(code: Code, detail: str, target: str) -> str:
-    """What to try after an answer with this code and message."""
-    for codes, pattern, remedy in _REMEDIES:
-        if code in codes and (pattern is None or re.search(pattern, detail)):
-            return remedy.replace("{target}", target)
-    return ""
-
 
 def known_code(number: int) -> Code:
     """The code of a number; UNKNOWN for one that has no name."""
@@ -291,8 +185,9 @@ def from_grpc(error: grpc.RpcError, target: str) -> RequestError:
 def from_http(status: int, detail: str, target: str) -> RequestError:
     """Build the error of an HTTP status other than 2xx.
 
-    TFS answers 400 for three codes; InvalidArgument stands for all of them. 500 is Internal and
-    502, which only a proxy sends, Unavailable.
+    TFS answers 400 for three codes; InvalidArgument stands for all of them. 500 is Internal; what
+    only a proxy sends is Unavailable (502) and ResourceExhausted (413, a request too large).
     """
-    code = {500: Code.INTERNAL, 502: Code.UNAVAILABLE}.get(status) or code_of_http(status)
+    proxy = {413: Code.RESOURCE_EXHAUSTED, 500: Code.INTERNAL, 502: Code.UNAVAILABLE}
+    code = proxy.get(status) or code_of_http(status)
     return from_code(code, detail or f"HTTP {status}", target)

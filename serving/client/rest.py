@@ -11,20 +11,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serving.client import errors, wire
-from serving.client.channel import TLS, check_timeout, deadline, read_pem
+from serving.client.channel import TLS, check_timeout, deadline
 from serving.client.errors import InvalidRequest, RequestError
+from serving.client.http import reach
 from serving.client.results import (
     Classification,
     ModelMetadata,
@@ -43,38 +43,6 @@ class _Request(NamedTuple):
     method: str
     path: str
     body: bytes | None
-
-
-def base_url(target: str, *, tls: bool) -> str:
-    """Return the URL of HOST:PORT, or of a URL given as such; raises InvalidRequest."""
-    url = target if "://" in target else f"{'https' if tls else 'http'}://{target}"
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or ("://" not in target and parts.port is None):
-        raise InvalidRequest(
-            f"'{target}' is neither HOST:PORT nor a URL",
-            "Such as 127.0.0.1:8501 or https://models.example.com.",
-        )
-    return url.rstrip("/")
-
-
-def ssl_context(tls: TLS) -> ssl.SSLContext:
-    """The TLS settings as an SSLContext; raises InvalidRequest naming a file that is no good."""
-    for path, what in ((tls.ca, "CA"), (tls.certificate, "certificate"), (tls.key, "key")):
-        if path:
-            read_pem(path, what)
-    try:
-        context = ssl.create_default_context(cafile=str(tls.ca) if tls.ca else None)
-        if tls.certificate:
-            context.load_cert_chain(str(tls.certificate), str(tls.key) if tls.key else None)
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidRequest(
-            f"the TLS files cannot be used: {error}", "Do certificate and key belong together?"
-        ) from None
-    return context
 
 
 def model_path(model: str, version: int | None = None, label: str | None = None) -> str:
@@ -130,18 +98,19 @@ class _Codec:
         timeout: float | None = None,
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+        connect_to: str | None = None,
     ) -> None:
         self.target = target
         self.model = model
         self.timeout = check_timeout(timeout)
         self._signatures: dict[tuple[Any, ...], Signature] = {}
-        self._extensions = (
-            {"sni_hostname": tls.server_name} if tls is not None and tls.server_name else {}
-        )
+        to = reach(target, tls=tls, headers=headers, api_key=api_key, connect_to=connect_to)
+        self._extensions = to.extensions
         self._settings: dict[str, Any] = {
-            "base_url": base_url(target, tls=tls is not None),
-            "headers": dict(headers or {}),
-            "verify": ssl_context(tls) if tls is not None else True,
+            "base_url": to.url,
+            "headers": to.headers,
+            "verify": to.verify,
             # A proxy named by the environment is for the way out, not for a model next door.
             "trust_env": False,
         }

@@ -10,7 +10,15 @@ import grpc
 from numpy.typing import ArrayLike
 
 from serving.client import errors, wire
-from serving.client.channel import TLS, Options, check_timeout, deadline, open_channel
+from serving.client.access import call_headers, check_connect_to
+from serving.client.channel import (
+    TLS,
+    Options,
+    check_target,
+    check_timeout,
+    deadline,
+    open_channel,
+)
 from serving.client.results import Classification, ModelMetadata, Prediction, VersionStatus
 from serving.protocol import messages, services
 
@@ -19,9 +27,11 @@ class Client:
     """A model server's gRPC port; safe to share between threads.
 
     `target` is HOST:PORT; `model` the model that calls without `model=` mean; `timeout` the
-    deadline in seconds of calls without `timeout=`; `headers` go with every call; `options` are
-    channel options that win over ours (see `serving.client`); `retries=False` leaves out the
-    retry policy. Nothing connects before the first call. Calls raise `RequestError`.
+    deadline in seconds of calls without `timeout=`; `headers` go with every call, and so does
+    `api_key`, which needs TLS or loopback; `connect_to` is the HOST:PORT to dial while names stay
+    the target's; `options` are channel options that win over ours (see `serving.client`);
+    `retries=False` leaves out the retry policy. Nothing connects before the first call. Calls raise
+    `RequestError`.
     """
 
     def __init__(
@@ -32,15 +42,24 @@ class Client:
         timeout: float | None = None,
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
+        api_key: str | None = None,
+        connect_to: str | None = None,
         options: Options = (),
         retries: bool = True,
     ) -> None:
         self.target = target
         self.model = model
         self.timeout = check_timeout(timeout)
-        self._headers = tuple((key.lower(), value) for key, value in (headers or {}).items())
+        dialled = check_connect_to(connect_to, tls) or check_target(target)
+        sent = call_headers(headers, api_key, dialled=dialled, encrypted=tls is not None)
+        self._headers = tuple(sent.items())
         self._channel: grpc.Channel = open_channel(
-            target, tls=tls, options=options, retries=retries, asynchronous=False
+            target,
+            tls=tls,
+            options=options,
+            retries=retries,
+            asynchronous=False,
+            connect_to=connect_to,
         )
         prediction = services.PredictionServiceStub(self._channel)
         self._predict = prediction.Predict

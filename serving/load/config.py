@@ -29,7 +29,8 @@ class LoadConfig:
     are under way; one that is due beyond that is not sent and counts as an overrun. `share_key`
     is the response header in which a gateway names the replica. `retries` lets gRPC repeat what was
     answered UNAVAILABLE, by the client library's policy (`serving.client`); without it each attempt
-    counts. Raises ChopstickError for values that make no sense.
+    counts. `tls`, `headers`, `api_key` and `connect_to` are those of `serving.client.Client`. Raises
+    ChopstickError for values that make no sense.
     """
 
     target: str
@@ -50,6 +51,8 @@ class LoadConfig:
     share_key: str = "x-served-by"
     tls: TLS | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    api_key: str | None = field(default=None, repr=False)
+    connect_to: str | None = None
     retries: bool = False
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ import grpc.aio
 import numpy as np
 
 from serving.client import INPUT, errors, wire
+from serving.client.access import call_headers, check_connect_to
 from serving.client.channel import check_target, open_channel
 from serving.client.lengths import MEASURED
 from serving.protocol import messages
@@ -64,7 +65,11 @@ class GrpcSender:
         self._target = check_target(config.target)
         self._timeout = config.timeout
         self._key = config.share_key.lower()
-        self._headers = tuple((key.lower(), value) for key, value in config.headers.items())
+        dialled = check_connect_to(config.connect_to, config.tls) or self._target
+        headers = call_headers(
+            config.headers, config.api_key, dialled=dialled, encrypted=config.tls is not None
+        )
+        self._headers = tuple(headers.items())
         # Encoded once: a generator that encodes 10,000 rows for each request measures itself.
         self._request = wire.predict_request(
             config.model,
@@ -86,6 +91,7 @@ class GrpcSender:
                 options=options,
                 retries=config.retries,
                 asynchronous=True,
+                connect_to=config.connect_to,
             )
             for _ in range(config.connections)
         ]
@@ -142,7 +148,7 @@ class RestSender:
     def __init__(self, config: LoadConfig) -> None:
         import httpx
 
-        from serving.client import rest
+        from serving.client import http, rest
 
         self._errors = (httpx.HTTPError, httpx.InvalidURL)
         self._timeouts = (httpx.TimeoutException, TimeoutError)
@@ -150,26 +156,28 @@ class RestSender:
         self._key = config.share_key.lower()
         self._target = config.target
         path = rest.model_path(config.model, config.version, config.label)
-        url = rest.base_url(config.target, tls=config.tls is not None)
-        self._url = f"{url}{path}:predict"
+        to = http.reach(
+            config.target,
+            tls=config.tls,
+            headers=config.headers,
+            api_key=config.api_key,
+            connect_to=config.connect_to,
+        )
+        self._url = f"{to.url}{path}:predict"
         body: dict[str, Any] = {"instances": lengths(config.rows, config.seed).tolist()}
         if config.signature is not None:
             body["signature_name"] = config.signature
         self._body = json.dumps(body).encode()
         self._http = httpx.AsyncClient(
-            headers={"content-type": "application/json", **config.headers},
-            verify=rest.ssl_context(config.tls) if config.tls is not None else True,
+            headers={"content-type": "application/json", **to.headers},
+            verify=to.verify,
             limits=httpx.Limits(
                 max_connections=config.connections, max_keepalive_connections=config.connections
             ),
             timeout=None,  # noqa: S113 - asyncio.timeout bounds the whole request
             trust_env=False,
         )
-        self._extensions = (
-            {"sni_hostname": config.tls.server_name}
-            if config.tls is not None and config.tls.server_name
-            else {}
-        )
+        self._extensions = to.extensions
 
     async def connect(self, seconds: float) -> None:
         """Nothing to open beforehand: HTTP connections open with their first request."""

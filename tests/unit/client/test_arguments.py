@@ -20,7 +20,8 @@ from serving.client import (
     wire,
 )
 from serving.client.channel import MESH_OPTIONS, channel_options, check_target, service_config
-from serving.client.rest import base_url, model_path
+from serving.client.http import base_url
+from serving.client.rest import model_path
 from serving.errors import ChopstickError
 from serving.protocol import messages
 from serving.protocol.status import Code
