@@ -13,7 +13,7 @@ from serving.errors import ChopstickError
 from serving.health.probe import Inputs
 
 EXIT_USAGE = 2
-_HELP = "The commands are serve and publish. See 'python -m serving.health --help'."
+_HELP = "The commands are serve, publish and drain. See 'python -m serving.health --help'."
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[str
         "command",
         nargs="?",
         default="serve",
-        metavar="serve|publish",
+        metavar="serve|publish|drain",
         help="serve (the default): watch, and with --volume publish as well; "
-        "publish: copy the newest verified version from --volume into --models, once",
+        "publish: copy the newest verified version from --volume into --models, once; "
+        "drain: tell the sidecar on this host that its pod ends (no flags; HEALTH_PROBE_PORT)",
     )
     for flag in _FLAGS:
         shown = f"; default {flag.default}" if flag.default else ""

@@ -14,7 +14,7 @@ from http import HTTPStatus
 import h11
 
 from serving.errors import ChopstickError
-from serving.health.pages import Answer, Pages
+from serving.health.pages import Answer, Pages, Question
 
 # A kubelet and two Prometheus servers need three; the rest is for people.
 CONNECTIONS = 64
@@ -72,13 +72,14 @@ class HttpServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        local = _is_loopback(writer.get_extra_info("peername"))
         while True:
             async with asyncio.timeout(IDLE_SECONDS):
                 try:
                     request = await _read(connection, reader)
                     if request is None:
                         return
-                    answer = self._answer(request)
+                    answer = self._answer(request, local=local)
                 except h11.RemoteProtocolError as error:
                     if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
                         return
@@ -90,14 +91,20 @@ class HttpServer:
                 return
             connection.start_next_cycle()
 
-    def _answer(self, request: h11.Request) -> Answer:
+    def _answer(self, request: h11.Request, *, local: bool) -> Answer:
         if request.method not in {b"GET", b"HEAD"}:
             return _text(405, "GET is all there is")
         path = request.target.decode("ascii", "replace").partition("?")[0]
         if request.method == b"HEAD" and path == "/drain":
             return _text(405, "HEAD changes nothing")
         accept = next((v.decode("latin-1") for n, v in request.headers if n == b"accept"), "")
-        return self._pages(path, accept) or _text(404, f"no page {path}")
+        return self._pages(Question(path, accept, local)) or _text(404, f"no page {path}")
+
+
+def _is_loopback(peer: tuple[str, ...] | None) -> bool:
+    """Whether a peer is this pod itself; an IPv4 peer of an IPv6 socket begins with ::ffff:."""
+    address = peer[0].removeprefix("::ffff:") if peer else ""
+    return address == "::1" or address.startswith("127.")
 
 
 async def _read(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:

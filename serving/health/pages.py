@@ -19,12 +19,20 @@ class Answer(NamedTuple):
     content_type: str = "application/json"
 
 
-# Takes a path and the Accept header; None where there is no such page.
-Pages = Callable[[str, str], Answer | None]
+class Question(NamedTuple):
+    """What is asked for: `local` says that a process of this pod asks, over loopback."""
+
+    path: str
+    accept: str
+    local: bool
+
+
+# None where there is no such page.
+Pages = Callable[[Question], Answer | None]
 
 
 def probe_pages(monitor: Monitor) -> Pages:
-    """/startupz, /livez, /readyz, /healthz and the hook /drain."""
+    """/startupz, /livez, /readyz, /healthz, and for this pod itself the hook /drain."""
 
     def told(status: int, word: str) -> Answer:
         state = monitor.state
@@ -65,8 +73,11 @@ def probe_pages(monitor: Monitor) -> Pages:
         "/drain": drain,
     }
 
-    def answer(path: str, _accept: str) -> Answer | None:
-        page = pages.get(path)
+    def answer(question: Question) -> Answer | None:
+        if question.path == "/drain" and not question.local:
+            # Whoever may end a pod's service may end every pod's.
+            return told(403, "forbidden")
+        page = pages.get(question.path)
         return page() if page else None
 
     return answer
@@ -75,10 +86,10 @@ def probe_pages(monitor: Monitor) -> Pages:
 def metrics_pages(metrics: Metrics) -> Pages:
     """/metrics."""
 
-    def answer(path: str, accept: str) -> Answer | None:
-        if path != "/metrics":
+    def answer(question: Question) -> Answer | None:
+        if question.path != "/metrics":
             return None
-        content_type, body = metrics.page(accept)
+        content_type, body = metrics.page(question.accept)
         return Answer(200, body, content_type)
 
     return answer
