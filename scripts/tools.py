@@ -1,4 +1,6 @@
-"""Brings the checkers that are not on PyPI into `.tools/bin/`, as versions.yaml pins them.
+"""Brings what checks and is not on PyPI into `.tools/`, as versions.yaml pins it.
+
+Programs go to `.tools/bin/`, custom resource definitions, which are schemas, to `.tools/crds/`.
 
 Nothing is installed outside `.tools/`. A tool that cannot be had here is named with the way to
 get it; that fails the run only with CI=true, since tests that need it say that they were skipped.
@@ -7,6 +9,7 @@ get it; that fails the run only with CI=true, since tests that need it say that 
 # ruff: noqa: INP001, T201 - a script that talks to the person who runs it, not a package
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -20,6 +23,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".tools" / "bin"
+CRDS = ROOT / ".tools" / "crds"
 
 
 class NotAvailableError(Exception):
@@ -111,8 +115,46 @@ def from_lock(name: str, tool: dict[str, str]) -> None:
     program.symlink_to(os.path.relpath(home / "bin" / name, BIN))
 
 
+def from_go_module(name: str, tool: dict[str, str]) -> None:
+    """Copy the files of one folder out of a pinned Go module; nothing is built.
+
+    Raises NotAvailableError without Go, when the module can't be had, or has no such folder.
+    """
+    go = shutil.which("go")
+    if go is None:
+        raise NotAvailableError(f"needs Go: install it, and run `make tools` for {name}")
+    say(f"==> {name}: from {tool['module']}@{tool['version']}")
+    # Copied beside and moved, so that an interrupted copy leaves nothing that looks complete.
+    with tempfile.TemporaryDirectory(dir=CRDS) as folder:
+        # From a folder without a go.mod, which would have a say in what is downloaded.
+        command = [go, "mod", "download", "-json", f"{tool['module']}@{tool['version']}"]
+        done = run(command, cwd=folder)
+        if done.returncode:
+            # Go's own word is in the JSON, if it got as far as writing any.
+            said = json.loads(done.stdout or "{}").get("Error") or last_line(done.stderr)
+            raise NotAvailableError(f"go mod download failed: {said}")
+        source = Path(json.loads(done.stdout)["Dir"], tool["crds"])
+        files = sorted(source.glob("*.yaml"))
+        if not files:
+            raise NotAvailableError(f"{tool['module']} has no YAML files in {tool['crds']}")
+        copy = Path(folder, name)
+        copy.mkdir()
+        for file in files:
+            # Content alone: Go keeps its files read-only.
+            shutil.copyfile(file, copy / file.name)
+        shutil.rmtree(CRDS / name, ignore_errors=True)
+        copy.replace(CRDS / name)
+
+
+def product(name: str, tool: dict[str, str]) -> Path:
+    """Where a tool is once it was brought."""
+    return (CRDS if "crds" in tool else BIN) / name
+
+
 def way_to(tool: dict[str, str]) -> Callable[[str, dict[str, str]], None]:
     """Return what brings a tool of this kind."""
+    if "crds" in tool:
+        return from_go_module
     if "go" in tool:
         return from_go
     return from_lock if "lock" in tool else from_debian
@@ -121,11 +163,12 @@ def way_to(tool: dict[str, str]) -> Callable[[str, dict[str, str]], None]:
 def main() -> int:
     """Bring what is missing or of another version; 1 with CI=true if a tool is not there."""
     tools = yaml.safe_load((ROOT / "versions.yaml").read_text(encoding="utf-8"))["tools"]
-    BIN.mkdir(parents=True, exist_ok=True)
+    for folder in (BIN, CRDS):
+        folder.mkdir(parents=True, exist_ok=True)
     missing = 0
     for name, tool in tools.items():
         stamp = BIN.parent / f"{name}.version"
-        if (BIN / name).exists() and stamp.exists() and stamp.read_text() == tool["version"]:
+        if product(name, tool).exists() and stamp.exists() and stamp.read_text() == tool["version"]:
             say(f"{name} {tool['version']}: there")
             continue
         stamp.unlink(missing_ok=True)

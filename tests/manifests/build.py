@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from functools import cache
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,9 @@ from tests.support.skips import ROOT, require_tool
 MANIFESTS = ROOT / "manifests"
 OVERLAYS = sorted(path.parent.name for path in MANIFESTS.glob("overlays/*/kustomization.yaml"))
 COMPONENTS = sorted(path.parent.name for path in MANIFESTS.glob("components/*/kustomization.yaml"))
+LINKERD = ROOT / "mesh" / "linkerd"
+# Helm values, no objects.
+VALUES = LINKERD / "control-plane"
 
 # Part of every overlay, so that it is no choice.
 ALWAYS = "namespace"
@@ -28,11 +34,32 @@ CHOICES = (
     "no-sidecar",
     "embedded-server",
 )
+# Components of mesh/linkerd, in the order in which an overlay has to list them, each with those that
+# it stands on.
+MESH: dict[str, tuple[str, ...]] = {
+    "inject": (),
+    "traffic": ("inject",),
+    "policy": ("inject",),
+    "policy-audit": ("policy",),
+    "ingress": ("inject",),
+    "ingress-cert-manager": ("ingress",),
+    "ingress-jwt": ("ingress",),
+}
 # Pairs that make no sense, and why.
 EXCLUSIVE = {
     frozenset({"model-volume", "model-image-volume"}): "both mount the models at /models",
     frozenset({"model-volume", "no-sidecar"}): "the sidecar is what copies new versions in",
+    frozenset({"no-sidecar", "policy"}): "the kubelet would ask a port that is for named callers",
 }
+# What the mesh is crossed with: every component alone would be hundreds of builds, and what they
+# change is in different places.
+BESIDE_MESH = (
+    (),
+    ("network-policy", "autoscaling", "model-volume", "embedded-server"),
+    ("no-sidecar",),
+)
+# The largest of them all.
+EVERYTHING = ("network-policy", "autoscaling", "inject", "traffic", "policy", "ingress")
 
 Object = dict[str, Any]
 
@@ -52,12 +79,17 @@ def build(folder: Path) -> list[Object]:
     )
     if done.returncode or done.stderr:
         raise BuildError(done.stderr.strip())
-    return list(yaml.safe_load_all(done.stdout))
+    return list(yaml.load_all(done.stdout, yaml.CSafeLoader))
+
+
+@cache
+def _overlay(name: str) -> list[Object]:
+    return build(MANIFESTS / "overlays" / name)
 
 
 def overlay(name: str) -> list[Object]:
-    """The objects of one of the project's overlays."""
-    return build(MANIFESTS / "overlays" / name)
+    """The objects of one of the project's overlays, to keep; it is built once."""
+    return deepcopy(_overlay(name))
 
 
 def combine(folder: Path, components: Sequence[str] = (), **more: Any) -> list[Object]:
@@ -67,30 +99,68 @@ def combine(folder: Path, components: Sequence[str] = (), **more: Any) -> list[O
     """
     folder.mkdir(parents=True, exist_ok=True)
 
-    def reference(path: str) -> str:
-        return os.path.relpath(MANIFESTS / path, folder.resolve())
+    def reference(path: Path) -> str:
+        return os.path.relpath(path, folder.resolve())
 
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": "combined",
-        "resources": [reference("base")],
-        "components": [reference(f"components/{name}") for name in (ALWAYS, *components)],
+        "resources": [reference(MANIFESTS / "base")],
+        "components": [reference(component(name)) for name in (ALWAYS, *components)],
         **more,
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return build(folder)
 
 
+@cache
+def _combined(components: tuple[str, ...]) -> list[Object]:
+    with tempfile.TemporaryDirectory() as folder:
+        return combine(Path(folder), components)
+
+
+def combined(components: Iterable[str] = ()) -> list[Object]:
+    """The objects of the base with components, to keep; each set is built once."""
+    return deepcopy(_combined(tuple(components)))
+
+
+def component(name: str) -> Path:
+    """The folder of a component, of the mesh's or of the others."""
+    return LINKERD / name if name in MESH else MANIFESTS / "components" / name
+
+
 def sensible(components: Iterable[str]) -> bool:
-    """Whether no two of them exclude each other."""
-    return not any(pair <= set(components) for pair in EXCLUSIVE)
+    """Whether no two of them exclude each other, and each has what it stands on."""
+    given = set(components)
+    stands = all(given.issuperset(MESH.get(name, ())) for name in given)
+    return stands and not any(pair <= given for pair in EXCLUSIVE)
+
+
+def _subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    sizes = (combinations(names, size) for size in range(len(names) + 1))
+    return [subset for subset in chain.from_iterable(sizes) if sensible(subset)]
 
 
 def subsets() -> list[tuple[str, ...]]:
     """Every set of components that makes sense, in the order in which an overlay lists them."""
-    sizes = (combinations(CHOICES, size) for size in range(len(CHOICES) + 1))
-    return [subset for subset in chain.from_iterable(sizes) if sensible(subset)]
+    return _subsets(CHOICES)
+
+
+def meshed() -> list[tuple[str, ...]]:
+    """Every set of the mesh's components that makes sense, with some of the others."""
+    last = CHOICES[-1]
+    crossed = [
+        (
+            *(name for name in others if name != last),
+            *mesh,
+            *(name for name in others if name == last),
+        )
+        for mesh in _subsets(tuple(MESH))
+        if mesh
+        for others in BESIDE_MESH
+    ]
+    return [subset for subset in crossed if sensible(subset)]
 
 
 def named(subset: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ from serving.overlay import files
 from serving.overlay.model import from_directory
 from tests.manifests import rules
 from tests.manifests.build import MANIFESTS, build
+from tests.manifests.rules import workload
+from tests.manifests.rules.stack import name_of
 from tests.support.skips import ROOT, require_tool
 
 EXAMPLE = MANIFESTS / "overlays" / "example-half-plus-two"
@@ -58,7 +60,7 @@ def test_an_image_becomes_an_overlay_that_keeps_the_rules(tmp_path: Path) -> Non
     stack = rules.Stack(objects)
     assert stack.server["image"] == "registry.example/team/iris:3"
     assert stack.model == {"MODEL_NAME": "iris", "MODEL_VERSION": "3", "MODEL_DIGEST": ""}
-    assert rules.name_of(stack.one("Namespace")) == "iris"
+    assert name_of(stack.one("Namespace")) == "iris"
 
 
 def test_the_example_is_what_the_command_writes(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_directory_gets_a_dockerfile(chopstick_models: Path, tmp_path: Path) -
     )
     dockerfile = (made / "Dockerfile").read_text()
     assert "\nCOPY 1 /models/chopstick/1\n" in dockerfile
-    assert f"BASE=tensorflow/serving:{rules.SERVING}\n" in dockerfile
+    assert f"BASE=tensorflow/serving:{workload.SERVING}\n" in dockerfile
     objects = build(made)
     assert rules.findings(objects) == []
     assert len(rules.Stack(objects).model["MODEL_DIGEST"]) == 64
@@ -205,4 +207,4 @@ def test_an_interrupted_write_leaves_nothing(
 
 
 def test_the_base_image_is_the_one_in_versions_yaml() -> None:
-    assert f"tensorflow/serving:{rules.SERVING}" == files.SERVING
+    assert f"tensorflow/serving:{workload.SERVING}" == files.SERVING

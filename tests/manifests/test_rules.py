@@ -14,17 +14,28 @@ from tests.manifests.build import (
     CHOICES,
     COMPONENTS,
     EXCLUSIVE,
+    LINKERD,
+    MESH,
     OVERLAYS,
+    BuildError,
     combine,
+    combined,
+    meshed,
     named,
     overlay,
     sensible,
     subsets,
 )
+from tests.manifests.rules import workload
+from tests.manifests.schemas import check
+from tests.manifests.test_build import VERSIONS
+from tests.support.skips import ROOT
 
 
 def test_every_component_is_among_the_choices() -> None:
     assert sorted([ALWAYS, *CHOICES]) == COMPONENTS
+    there = (path.parent.name for path in LINKERD.glob("*/kustomization.yaml"))
+    assert sorted(MESH) == sorted(name for name in there if name != "control-plane")
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -32,19 +43,28 @@ def test_an_overlay_keeps_the_rules(name: str) -> None:
     assert rules.findings(overlay(name)) == []
 
 
-@pytest.mark.parametrize("subset", subsets(), ids=named)
-def test_a_combination_keeps_the_rules(subset: tuple[str, ...], tmp_path: Path) -> None:
-    assert rules.findings(combine(tmp_path, subset)) == []
+@pytest.mark.parametrize("subset", [*subsets(), *meshed()], ids=named)
+def test_a_combination_keeps_the_rules_and_fits_the_schemas(subset: tuple[str, ...]) -> None:
+    objects = combined(subset)
+    assert rules.findings(objects) == []
+    for item in objects:
+        for version in VERSIONS:
+            check(item, version)
 
 
 def test_combinations_leave_out_only_what_is_named() -> None:
     assert len(subsets()) == 40
+    # 30 of the mesh alone: routes or none, a policy, audited, or none, and five ways of ingress.
+    assert len([subset for subset in meshed() if set(subset) <= MESH.keys()]) == 30
     assert all(why and not sensible(pair) for pair, why in EXCLUSIVE.items())
 
 
-@pytest.mark.parametrize("component", CHOICES)
+@pytest.mark.parametrize("component", [*CHOICES, *MESH])
 def test_a_component_goes_with_another_model(component: str, tmp_path: Path) -> None:
     """No component has the chopstick model's name or version in it."""
+    together = [component]
+    while needed := MESH.get(together[0]):
+        together[:0] = needed
     model = {
         "name": "chopstick-model",
         "behavior": "merge",
@@ -54,7 +74,7 @@ def test_a_component_goes_with_another_model(component: str, tmp_path: Path) -> 
         {"name": name, "newName": "registry.example/team/other", "newTag": "7"}
         for name in ("chopstick-classifier", "chopstick-model")
     ]
-    objects = combine(tmp_path, [component], configMapGenerator=[model], images=images)
+    objects = combine(tmp_path, together, configMapGenerator=[model], images=images)
     assert rules.findings(objects) == []
     deployment = yaml.safe_dump(rules.Stack(objects).pod)
     assert ("/v1/models/other/versions/7/metadata" in deployment) == (component == "no-sidecar")
@@ -102,9 +122,9 @@ ARGS = {
     name: index
     for index, name in enumerate(
         item.removeprefix("--").partition("=")[0]
-        for item in yaml.safe_load(
-            (rules.ROOT / "manifests" / "base" / "deployment.yaml").read_text()
-        )["spec"]["template"]["spec"]["containers"][0]["args"]
+        for item in yaml.safe_load((ROOT / "manifests" / "base" / "deployment.yaml").read_text())[
+            "spec"
+        ]["template"]["spec"]["containers"][0]["args"]
     )
 }
 
@@ -130,6 +150,7 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
             "grpc_channel_arguments",
             "grpc.max_connection_age_ms=8000,grpc.max_connection_age_grace_ms=4000",
         ),
+        flag("grpc_channel_arguments", ""),
     ],
     "probes_differ": [
         change(f"{SERVER}/livenessProbe/httpGet/path", "/readyz"),
@@ -196,7 +217,12 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "probes_reach_containers": [
         change(f"{SERVER}/readinessProbe/httpGet/port", "probe"),
         change(f"{SERVER}/readinessProbe/httpGet/port", 8505),
-        change(f"{HEALTH}/lifecycle/preStop/httpGet/port", "drain"),
+    ],
+    "hooks_pass_a_mesh": [
+        change(f"{HEALTH}/lifecycle/preStop", {"httpGet": {"path": "/drain", "port": "probe"}}),
+        change(f"{HEALTH}/lifecycle/preStop/exec/command/3", "publish"),
+        change(f"{SERVER}/lifecycle/postStart", {"httpGet": {"path": "/", "port": "rest"}}),
+        drop(f"{HEALTH}/lifecycle"),
     ],
     "selectors_stay": [
         change("/spec/selector/track", "canary", kind="Service"),
@@ -288,5 +314,24 @@ def test_embedded_server_before_what_it_replaces_is_caught(tmp_path: Path) -> No
     assert [item for item in found if "was not the last component" in item], found
 
 
+@pytest.mark.parametrize(
+    ("components", "rule"),
+    [
+        (("inject", "ingress", "policy"), "the_ingress_is_a_caller"),
+        (("inject", "traffic", "ingress-jwt", "ingress"), None),
+        (("traffic",), "pods_are_in_the_mesh"),
+        (("no-sidecar", "inject", "policy"), "the_kubelet_needs_no_leave"),
+    ],
+)
+def test_components_of_the_mesh_in_the_wrong_order_or_company_are_caught(
+    components: tuple[str, ...], rule: str | None
+) -> None:
+    if rule is None:
+        with pytest.raises(BuildError):
+            combined(components)
+    else:
+        assert [item for item in rules.findings(combined(components)) if item.startswith(rule)]
+
+
 def test_every_rule_is_broken_once() -> None:
-    assert list(BROKEN) == [rule.__name__ for rule in rules.RULES]
+    assert list(BROKEN) == [rule.__name__ for rule in workload.RULES]

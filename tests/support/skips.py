@@ -26,6 +26,14 @@ def require_tool(name: str) -> str:
     return path
 
 
+def require_crds(name: str) -> Path:
+    """The folder of custom resource definitions in `.tools/crds`; skips where there is none."""
+    folder = ROOT / ".tools" / "crds" / name
+    if not folder.is_dir():
+        pytest.skip(f"missing tool: {name} (make tools)")
+    return folder
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--permitted-skips",

@@ -1,21 +1,16 @@
-"""What holds in every overlay and every combination, and what Kustomize can't compute.
-
-A rule takes a `Stack` and yields what is wrong with it, in words that name the object and the
-numbers. `findings` applies them all.
-"""
+"""The model server's own: pods, probes, configuration, images, disruption."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
 from tests.manifests import restricted
-from tests.manifests.build import Object
+from tests.manifests.rules.stack import Stack, name_of
 from tests.support.skips import ROOT
 
 # The longest deadline that a client may use, in seconds (docs/operations.md).
@@ -40,65 +35,6 @@ LABELS = ("app.kubernetes.io/part-of",)
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
-class Stack:
-    """The objects of one overlay, by what they are. A part that is not there is empty."""
-
-    def __init__(self, objects: list[Object]) -> None:
-        self.objects = objects
-
-    def of(self, kind: str) -> list[Object]:
-        """The objects of a kind."""
-        return [item for item in self.objects if item["kind"] == kind]
-
-    def one(self, kind: str) -> Object:
-        """The only object of a kind, or an empty one."""
-        found = self.of(kind)
-        return found[0] if len(found) == 1 else {}
-
-    @cached_property
-    def deployment(self) -> dict[str, Any]:
-        """The Deployment's spec."""
-        return self.one("Deployment")["spec"]
-
-    @cached_property
-    def pod(self) -> dict[str, Any]:
-        """The spec of the pods."""
-        return self.deployment["template"]["spec"]
-
-    @cached_property
-    def containers(self) -> dict[str, dict[str, Any]]:
-        """Every container of the pods by its name, init containers included."""
-        return {item["name"]: item for item in [*self.pod.get("initContainers", []), *self.main]}
-
-    @property
-    def main(self) -> list[dict[str, Any]]:
-        """The containers that are no init containers."""
-        return self.pod["containers"]
-
-    @property
-    def server(self) -> dict[str, Any]:
-        """The model server's container."""
-        return self.containers["server"]
-
-    @cached_property
-    def flags(self) -> dict[str, str]:
-        """The server's flags by name."""
-        return dict(item.removeprefix("--").split("=", 1) for item in self.server["args"])
-
-    @cached_property
-    def model(self) -> dict[str, str]:
-        """The content of the ConfigMap that names the model, as the server's envFrom finds it."""
-        name = self.server["envFrom"][0]["configMapRef"]["name"]
-        return next(
-            item["data"] for item in self.of("ConfigMap") if item["metadata"]["name"] == name
-        )
-
-    @property
-    def minimum(self) -> int:
-        """The fewest replicas that the autoscaler allows."""
-        return self.one("HorizontalPodAutoscaler")["spec"]["minReplicas"]
-
-
 def grace_is_what_shutdown_adds_up_to(stack: Stack) -> Iterator[str]:
     """Every pod takes its whole grace period to end, so that it is no longer than it must be."""
     sleep = stack.server["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -108,8 +44,18 @@ def grace_is_what_shutdown_adds_up_to(stack: Stack) -> Iterator[str]:
 
 
 def connections_end_before_the_pod(stack: Stack) -> Iterator[str]:
-    """The oldest connection is gone when the sleep ends, its last request before SIGKILL."""
-    given = dict(item.split("=") for item in stack.flags["grpc_channel_arguments"].split(","))
+    """The oldest connection is gone when the sleep ends, its last request before SIGKILL.
+
+    In a mesh, callers leave a pod by themselves (`mesh.connections_do_not_age`).
+    """
+    if stack.injected:
+        return
+    given = dict(
+        item.split("=") for item in stack.flags["grpc_channel_arguments"].split(",") if item
+    )
+    if "grpc.max_connection_age_ms" not in given:
+        yield "connections never end"
+        return
     age = int(given["grpc.max_connection_age_ms"]) / 1000 * JITTER
     sleep = stack.server["lifecycle"]["preStop"]["sleep"]["seconds"]
     if age >= sleep:
@@ -332,6 +278,20 @@ def probes_reach_containers(stack: Stack) -> Iterator[str]:
                     yield f"{name}: {probe} asks port {port}, which nobody listens on"
 
 
+def hooks_pass_a_mesh(stack: Stack) -> Iterator[str]:
+    """No hook comes over the network, where default deny refuses it; the sidecar's drains it."""
+    for name, container in stack.containers.items():
+        for hook, action in container.get("lifecycle", {}).items():
+            for way in ("httpGet", "tcpSocket"):
+                if way in action:
+                    yield f"{name}: {hook} is {way}, and a mesh lets the kubelet probe alone"
+    if "health" in stack.containers:
+        hook = stack.containers["health"].get("lifecycle", {}).get("preStop", {})
+        command = hook.get("exec", {}).get("command", [])
+        if command[1:] != ["-m", "serving.health", "drain"]:
+            yield f"health: preStop is {command}, so that readiness lasts until the server is gone"
+
+
 def selectors_stay(stack: Stack) -> Iterator[str]:
     """A selector finds the pods, and holds nothing that a new version would change."""
     labels = stack.deployment["template"]["metadata"]["labels"]
@@ -432,19 +392,24 @@ def pods_are_restricted(stack: Stack) -> Iterator[str]:
         user = {**stack.pod["securityContext"], **container["securityContext"]}.get("runAsUser")
         if user in {None, 0, 2102}:
             yield f"container {name}: runs as {user}"
-    for owner, spec in (("pods", stack.pod), ("ServiceAccount", stack.one("ServiceAccount"))):
+    accounts = {f"ServiceAccount {name_of(item)}": item for item in stack.of("ServiceAccount")}
+    for owner, spec in {"pods": stack.pod, **accounts}.items():
         if spec.get("automountServiceAccountToken") is not False:
             yield f"{owner}: a token is mounted"
-    if stack.pod.get("serviceAccountName") != name_of(stack.one("ServiceAccount")):
-        yield "the pods do not run under the ServiceAccount that is here"
+    # Nobody's but theirs: it is an identity.
+    if stack.pod.get("serviceAccountName") != name_of(stack.one("Deployment")):
+        yield f"the pods run under the ServiceAccount {stack.pod.get('serviceAccountName')}"
+    if not stack.named("ServiceAccount", name_of(stack.one("Deployment"))):
+        yield "the ServiceAccount of the pods is not here"
 
 
 def everything_is_in_one_namespace(stack: Stack) -> Iterator[str]:
     """What an overlay makes is in the namespace that it makes."""
-    home = name_of(stack.one("Namespace"))
     for item in stack.objects:
-        if item["kind"] != "Namespace" and item["metadata"].get("namespace") != home:
-            yield f"{item['kind']} {name_of(item)} is in {item['metadata'].get('namespace')}"
+        place = item["metadata"].get("namespace")
+        # A GatewayClass is in none, but Kustomize doesn't know, and the API server doesn't mind.
+        if item["kind"] != "Namespace" and place != stack.home:
+            yield f"{item['kind']} {name_of(item)} is in {place}"
 
 
 def versions_are_published_before_they_are_polled(stack: Stack) -> Iterator[str]:
@@ -458,12 +423,7 @@ def versions_are_published_before_they_are_polled(stack: Stack) -> Iterator[str]
             yield f"{name} must read the volume and write /models"
 
 
-def name_of(item: Object) -> str:
-    """An object's name; empty for one that is not there."""
-    return item.get("metadata", {}).get("name", "")
-
-
-RULES: tuple[Callable[[Stack], Iterator[str]], ...] = (
+RULES = (
     grace_is_what_shutdown_adds_up_to,
     connections_end_before_the_pod,
     probes_differ,
@@ -480,6 +440,7 @@ RULES: tuple[Callable[[Stack], Iterator[str]], ...] = (
     no_configuration_is_left_over,
     services_reach_containers,
     probes_reach_containers,
+    hooks_pass_a_mesh,
     selectors_stay,
     nothing_is_unlabelled,
     images_are_the_ones_that_are_meant,
@@ -488,9 +449,3 @@ RULES: tuple[Callable[[Stack], Iterator[str]], ...] = (
     everything_is_in_one_namespace,
     versions_are_published_before_they_are_polled,
 )
-
-
-def findings(objects: list[Object]) -> list[str]:
-    """What any rule says about the objects, each with the rule's name before it."""
-    stack = Stack(objects)
-    return [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(stack)]
