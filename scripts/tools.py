@@ -6,7 +6,7 @@ Nothing is installed outside `.tools/`. A tool that cannot be had here is named 
 get it; that fails the run only with CI=true, since tests that need it say that they were skipped.
 """
 
-# ruff: noqa: INP001, T201 - a script that talks to the person who runs it, not a package
+# ruff: noqa: T201 - a script that talks to the person who runs it
 from __future__ import annotations
 
 import json

@@ -16,7 +16,7 @@ from scripts.images import pin as pins
 from scripts.images import registry as registries
 from scripts.images.catalog import BUILD, CLASSIFIER, IMAGES, ROOT, find, short_name
 from scripts.images.oci import Layout
-from scripts.images.say import say, timed
+from scripts.say import say, timed
 from serving.cli import tell
 from serving.errors import ChopstickError
 

@@ -20,7 +20,7 @@ from scripts.images.catalog import (
     short_name,
 )
 from scripts.images.models import Version
-from scripts.images.say import timed
+from scripts.say import timed
 from serving.errors import ChopstickError
 
 # Files and images carry this time on every machine, so that equal content has equal digests.

@@ -15,8 +15,8 @@ from typing import Any
 from scripts.images import run
 from scripts.images.catalog import BUILD, short_name
 from scripts.images.oci import Layout
-from scripts.images.say import say, timed
 from scripts.images.stores import Store
+from scripts.say import say, timed
 from serving.errors import ChopstickError
 
 _MINIKUBE = "minikube.sigs.k8s.io"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from model import manifest
 from scripts.images.catalog import MODEL_NAME, ROOT
-from scripts.images.say import say, timed
+from scripts.say import say, timed
 from serving.errors import ChopstickError
 
 

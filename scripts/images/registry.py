@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scripts.images.catalog import BUILD, short_name
-from scripts.images.say import timed
 from scripts.images.stores import Store
+from scripts.say import timed
 from serving.errors import ChopstickError
 
 RECORD = BUILD / "pushed.json"

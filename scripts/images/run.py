@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from scripts.images.say import say
+from scripts.say import say
 from serving.errors import ChopstickError
 
 # How buildah and podman, and docker with plain progress, announce a step.

@@ -1,0 +1,1 @@
+"""Programs of the checkout, for `make`; none of them is installed."""
