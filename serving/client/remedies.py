@@ -99,6 +99,14 @@ _REMEDIES: tuple[tuple[set[Code], str | None, str], ...] = (
         ),
     ),
     (
+        {Code.UNKNOWN},
+        r"(?i)stream removed",
+        (
+            "A mesh or gateway may have refused the call before it was read, and gRPC then loses the "
+            "words: may this caller make it, and below its rate limit?"
+        ),
+    ),
+    (
         {Code.RESOURCE_EXHAUSTED, Code.UNKNOWN},
         r"(?i)HTTP 413|status: 413|payload too large|request.*too large",
         "The gateway takes no request of this size: send fewer rows at once.",

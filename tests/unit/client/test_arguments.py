@@ -195,6 +195,12 @@ def test_every_code_has_a_class_and_a_remedy():
     assert type(errors.from_code(99, "why", "h:1")) is errors.Unknown
 
 
+def test_a_refusal_that_grpc_lost_says_what_it_may_be():
+    lost = "Stream removed (Data frame with END_STREAM flag received)"
+    assert "may this caller make it" in errors.from_code(Code.UNKNOWN, lost, "h:1").remedy
+    assert "may this caller" not in errors.from_code(Code.UNKNOWN, "why", "h:1").remedy
+
+
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
