@@ -18,9 +18,9 @@ MODELS ?=
 SERVER ?=
 ## DIR: where `make conformance-models` writes
 DIR ?=
-## CASE: words in the names of the cases that `make e2e` runs, e.g. CASE="rollout drain" (all)
+## CASE: words in names of the cases to run, of e2e and e2e-mesh, e.g. CASE="rollout drain"
 CASE ?=
-## FULL: FULL=1 makes `make e2e` send 10,000 requests a case, and writes docs/benchmarks.md
+## FULL: FULL=1 sends 10,000 requests a case (e2e, e2e-mesh) and writes docs/benchmarks.md
 FULL ?=
 ## IMAGES: which images (all four), e.g. IMAGES=chopstick-health; load and push take NAME:TAG, too
 IMAGES ?=
@@ -99,8 +99,20 @@ sbom: setup ## List what is in each image: CycloneDX files in build/sbom/
 images-size: setup ## Show the images' compressed sizes; fails where one is over its limit
 	$(IMAGE_COMMAND) size $(VERSION_FLAG) $(ARGS) $(IMAGES)
 
+##@ Linkerd
+# With your `linkerd` or `helm`; docs/mesh.md tells more.
+.PHONY: mesh mesh-cert mesh-check
+mesh: setup ## Install or upgrade Linkerd after a preflight (ARGS=--ha, ARGS=--dry-run)
+	$(BIN)/python -m scripts.mesh install $(ARGS)
+
+mesh-cert: setup ## Make its trust anchor and issuer in .mesh/certificates (ARGS=--rotate-issuer)
+	$(BIN)/python -m scripts.mesh certificates $(ARGS)
+
+mesh-check: setup ## Run linkerd check on the control plane and on every meshed namespace
+	$(BIN)/python -m scripts.mesh check $(ARGS)
+
 ##@ Checks
-.PHONY: test test-fast test-images conformance conformance-models e2e abuse fuzz soak bench bench-peers lint format check-generated tools
+.PHONY: test test-fast test-images conformance conformance-models e2e e2e-mesh abuse fuzz soak bench bench-peers lint format check-generated tools
 test: setup ## Run every test in parallel and say what was skipped and why
 	$(BIN)/python -m pytest -n auto $(TESTS)
 
@@ -124,6 +136,10 @@ conformance-models: setup ## Write the models of `make conformance` and a models
 # tests/cluster/README.md tells what it reads from the environment.
 e2e: setup ## Test on the cluster of KUBECONFIG, building and loading what it needs; 15 minutes
 	$(BIN)/python -m tests.cluster $(if $(FULL),--full) $(ARGS) $(CASE)
+
+# tests/mesh/README.md tells what it wants of the cluster.
+e2e-mesh: setup ## Test prod behind the Linkerd of the cluster; skips where there is none; 20 minutes
+	$(BIN)/python -m tests.mesh $(if $(FULL),--full) $(ARGS) $(CASE)
 
 abuse: setup ## Attack a running server in over 200 ways; wants a quiet machine
 	$(BIN)/python -m pytest -n auto -m abuse tests/abuse

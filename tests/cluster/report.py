@@ -1,31 +1,62 @@
-"""The suite's results: build/e2e.json, a table on the terminal, and docs/benchmarks.md."""
+"""A suite's results: build/e2e.json, or another, and its tables in docs/benchmarks.md."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.bench.machine import describe
 from tests.bench.report import BUSY, insert
 from tests.cluster.images import stand_in
 from tests.cluster.stack import ROOT
-from tests.cluster.suite import FAIL, FULL, SKIP, Outcome, Size
+from tests.cluster.suite import FAIL, SKIP, Outcome, Size
 
-RESULT = ROOT / "build" / "e2e.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
-MARKER = "e2e"
 
 
-def machine(size: Size, version: str, nodes: int) -> dict[str, Any]:
-    """What the run is made on; to be called before it, as it tells how busy the machine is."""
-    return {
-        **describe("make e2e FULL=1" if size is FULL else "make e2e"),
-        "kubernetes": version,
-        "nodes": nodes,
-    }
+@dataclass(frozen=True)
+class Results:
+    """Where a suite's results go; `target` is make's, the JSON's name and the page's marker."""
+
+    target: str
+
+    @property
+    def file(self) -> Path:
+        """The JSON of the last run."""
+        return ROOT / "build" / f"{self.target}.json"
+
+    @property
+    def kept(self) -> Path:
+        """One folder for each case that failed."""
+        return ROOT / "build" / self.target
+
+    def machine(
+        self, size: Size, version: str, nodes: int, versions: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """What the run is made on; to be called before it, as it tells how busy the machine is."""
+        return {
+            **describe(f"make {self.target}" + (" FULL=1" if size.name == "full" else "")),
+            "kubernetes": version,
+            "nodes": nodes,
+            "versions": dict(versions or {}),
+        }
+
+    def write(
+        self, size: Size, on: dict[str, Any], outcomes: Sequence[Outcome], seconds: float
+    ) -> None:
+        """Write `document` to `file`."""
+        self.file.parent.mkdir(exist_ok=True)
+        found = document(size, on, outcomes, seconds)
+        self.file.write_text(json.dumps(found, indent=1) + "\n")
+
+    def publish(self) -> None:
+        """Put the tables of `file` into docs/benchmarks.md, between the markers."""
+        text = page(json.loads(self.file.read_text()))
+        PAGE.write_text(insert(PAGE.read_text(), self.target, text))
 
 
 def document(
@@ -42,17 +73,6 @@ def document(
     }
 
 
-def write(found: dict[str, Any]) -> None:
-    """Write build/e2e.json."""
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def publish() -> None:
-    """Put the tables of build/e2e.json into docs/benchmarks.md, between the markers."""
-    PAGE.write_text(insert(PAGE.read_text(), MARKER, page(json.loads(RESULT.read_text()))))
-
-
 def page(found: dict[str, Any]) -> str:
     """The part of docs/benchmarks.md for a run, from its JSON."""
     machine = found["machine"]
@@ -64,7 +84,8 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         f"`{machine['command']}`, {machine['date']}: {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['memory_gb']} GB, Linux {machine['kernel']}; Kubernetes {machine['kubernetes']}, "
-        f"{machine['nodes']} nodes that share these cores with the client; {servers}. "
+        + "".join(f"{name} {version}, " for name, version in machine["versions"].items())
+        + f"{machine['nodes']} nodes that share these cores with the client; {servers}. "
         f"{found['seconds'] / 60:.0f} minutes.",
     ]
     load = machine["load_average_at_start"]
@@ -94,6 +115,9 @@ def page(found: dict[str, Any]) -> str:
             for f in case["figures"]
         ],
     )
+    for case in found["cases"]:
+        for grid in case["grids"]:
+            lines += _table(grid["title"], grid["header"], grid["rows"])
     lines += _table(
         "Cases",
         ["case", "what", "outcome", "seconds"],

@@ -17,6 +17,8 @@ OVERLAYS = ROOT / "manifests" / "overlays"
 VARIATIONS = Path(__file__).with_name("overlays")
 
 NAME = "chopstick-classifier"
+# As the Service selects them; callers may live beside them.
+SELECTOR = f"app.kubernetes.io/name={NAME},track=stable"
 # TensorFlow's import takes 5 s of CPU in each stand-in, several at once share the machine's cores,
 # and a rollout is three of them in turn.
 ROLLOUT_SECONDS = 240.0
@@ -71,9 +73,9 @@ class Stack:
         )
 
     def pods(self) -> list[Any]:
-        """Pods that are not being deleted, by name."""
+        """Server pods that are not being deleted, by name."""
         found = self.cluster.core.list_namespaced_pod(
-            self.namespace, _request_timeout=CALL_SECONDS
+            self.namespace, label_selector=SELECTOR, _request_timeout=CALL_SECONDS
         ).items
         return sorted(
             (p for p in found if p.metadata.deletion_timestamp is None),
@@ -92,6 +94,7 @@ class Stack:
             lambda pods: len(pods) == count and all(map(is_ready, pods.values())),
             f"exactly {count} pods in {self.namespace}, all ready",
             seconds,
+            SELECTOR,
         )
         return time.monotonic() - began
 
@@ -103,6 +106,7 @@ class Stack:
             lambda pods: not any(pod.metadata.deletion_timestamp for pod in pods.values()),
             f"no pod of {self.namespace} to be terminating any more",
             seconds,
+            SELECTOR,
         )
         return time.monotonic() - began
 

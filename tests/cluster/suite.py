@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from kubernetes import client
 
@@ -60,6 +60,15 @@ class Figure:
 
 
 @dataclass
+class Grid:
+    """A table that a case has made, such as the answer of each path to each caller."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+@dataclass
 class Outcome:
     """What became of a case."""
 
@@ -70,6 +79,7 @@ class Outcome:
     seconds: float = 0.0
     changes: list[Change] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was seen, in words, such as the reason that an event gave."""
 
@@ -80,7 +90,8 @@ class Context:
     def __init__(self, cluster: Cluster, size: Size, say: Callable[[str], None]) -> None:
         self.cluster = cluster
         self.size = size
-        self.clients = Clients(cluster)
+        self.callers = Clients(cluster)
+        """Who makes the load of `under_load`."""
         self.unmeshed = Stack(cluster, "chopstick", OVERLAYS / "unmeshed")
         self.outcome = Outcome("", "")
         self.lasting = {NAMESPACE, self.unmeshed.namespace}
@@ -89,6 +100,17 @@ class Context:
         self.say = say
         self.samples: dict[str, Sample] = {}
         """What `deploy` saw of the sidecars' use, by pod; `footprint` compares with it."""
+
+    def set_up(self) -> None:
+        """Once, before the first case."""
+        self.callers.set_up()
+
+    def tear_down(self) -> None:
+        """Once, after the last case: remove what cases share."""
+        self.cluster.kubectl(
+            "delete", "namespace", *sorted(self.lasting),
+            "--ignore-not-found", "--timeout=120s", seconds=130,
+        )  # fmt: skip
 
     def note(self, text: str) -> None:
         """Keep something seen, and show it."""
@@ -100,6 +122,10 @@ class Context:
         self.outcome.figures.append(Figure(name, value, unit, target))
         self.say(f"{name}: {value:.4g} {unit}" + (f" (target: {target})" if target else ""))
 
+    def grid(self, title: str, header: list[str], rows: list[list[str]]) -> None:
+        """Keep a table; the rows' cells are text."""
+        self.outcome.grids.append(Grid(title, header, rows))
+
     def stack(self, namespace: str, overlay: Path) -> Stack:
         """A stack of the case's own, not there yet; removed, with its logs kept, after the case."""
         stack = Stack(self.cluster, namespace, overlay)
@@ -109,27 +135,32 @@ class Context:
 
     def clean(self) -> None:
         """Remove what the case has made, without waiting for it."""
-        self.clients.delete_all()
+        self.callers.delete_started()
         if self.own:
             self.cluster.kubectl(
                 "delete", "namespace", *sorted(self.own), "--ignore-not-found", "--wait=false"
             )
         self.own.clear()
 
+    @property
+    def lasting_stack(self) -> Stack:
+        """The stack that cases share; `baseline` brings it back to what the tree says."""
+        return self.unmeshed
+
     def baseline(self) -> Stack:
-        """`unmeshed` as it is in the tree, three pods ready and nothing else; fast if it is so."""
-        stack = self.unmeshed
+        """The shared stack as it is in the tree, three pods ready and nothing else; fast if it is so."""
+        stack = self.lasting_stack
         stack.apply()
         stack.rolled_out()
         stack.wait_ready(3)
         return stack
 
     def serving(self) -> Stack:
-        """`unmeshed` with three ready pods of version 1; its configuration may be another.
+        """The same with three ready pods of version 1; its configuration may be another.
 
         Saves the rollout back to `baseline` where the difference is of no interest.
         """
-        stack = self.unmeshed
+        stack = self.lasting_stack
         with contextlib.suppress(client.ApiException):
             found, pods = stack.deployment(), stack.pods()
             status = found.status
@@ -145,13 +176,23 @@ class Context:
         return self.baseline()
 
     @contextlib.contextmanager
-    def under_load(self, stack: Stack, title: str, **options: Any) -> Iterator[Load]:
-        """A change under load, kept as one; ends when nothing is terminating any more."""
+    def under_load(
+        self,
+        stack: Stack,
+        title: str,
+        *,
+        clients: Clients | None = None,
+        target: str = "",
+        **options: Any,
+    ) -> Iterator[Load]:
+        """A change under load, kept as one; ends when nothing is terminating any more.
+
+        `clients` makes the load, `callers` by default, on `target`, the stack's gRPC by default;
+        `options` are those of `traffic`.
+        """
         began = time.monotonic()
-        with traffic(
-            self.clients, stack.grpc,
-            rate=self.size.rate, requests=self.size.requests, **options,
-        ) as load:  # fmt: skip
+        options = {"rate": self.size.rate, "requests": self.size.requests, **options}
+        with traffic(clients or self.callers, target or stack.grpc, **options) as load:
             began = time.monotonic()
             self.say(f"{title}: under load")
             yield load
@@ -165,34 +206,56 @@ class Context:
         """As `under_load`; fails unless every request, and enough of them, got an OK."""
         with self.under_load(stack, title, **options) as load:
             yield load
-        load.report.assert_at_least(self.size.requests)
+        load.report.assert_at_least(options.get("requests", self.size.requests))
         load.report.assert_none_failed()
 
 
+ContextT = TypeVar("ContextT", bound=Context)
+
+
 @dataclass(frozen=True)
-class Case:
-    """One case: it finds `unmeshed` in any state and leaves it so that `baseline` heals it."""
+class Case(Generic[ContextT]):
+    """One case: it finds the shared stack in any state and leaves it so that `baseline` heals it."""
 
     name: str
     title: str
-    run: Callable[[Context], None]
+    run: Callable[[ContextT], None]
 
 
-CASES: dict[str, Case] = {}
+class Registry(Generic[ContextT]):
+    """The cases of one suite, in the order of their registration, which is that of running."""
+
+    def __init__(self) -> None:
+        self.cases: dict[str, Case[ContextT]] = {}
+
+    def case(
+        self, name: str, title: str
+    ) -> Callable[[Callable[[ContextT], None]], Callable[[ContextT], None]]:
+        """Register a function as a case."""
+
+        def register(function: Callable[[ContextT], None]) -> Callable[[ContextT], None]:
+            assert name not in self.cases, name
+            self.cases[name] = Case(name, title, function)
+            return function
+
+        return register
+
+    def select(self, words: Sequence[str]) -> list[Case[ContextT]]:
+        """The cases whose names hold one of the words; all of them without words."""
+        return [
+            found
+            for found in self.cases.values()
+            if not words or any(word in found.name for word in words)
+        ]
 
 
-def case(name: str, title: str) -> Callable[[Callable[[Context], None]], Callable[[Context], None]]:
-    """Register a function as a case; cases run in the order of registration."""
-
-    def register(function: Callable[[Context], None]) -> Callable[[Context], None]:
-        assert name not in CASES, name
-        CASES[name] = Case(name, title, function)
-        return function
-
-    return register
+REGISTRY: Registry[Context] = Registry()
+case = REGISTRY.case
+select = REGISTRY.select
+CASES = REGISTRY.cases
 
 
-def run_case(chosen: Case, context: Context, kept: Path) -> Outcome:
+def run_case(chosen: Case[ContextT], context: ContextT, kept: Path) -> Outcome:
     """Run one case; whatever it raises is its outcome, with the evidence in `kept`/<name>."""
     context.outcome = outcome = Outcome(chosen.name, chosen.title)
     began = time.monotonic()
@@ -211,8 +274,3 @@ def run_case(chosen: Case, context: Context, kept: Path) -> Outcome:
         context.clean()
     outcome.seconds = time.monotonic() - began
     return outcome
-
-
-def select(words: Sequence[str]) -> list[Case]:
-    """The cases whose names hold one of the words; all of them without words."""
-    return [c for c in CASES.values() if not words or any(word in c.name for word in words)]

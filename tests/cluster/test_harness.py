@@ -9,8 +9,8 @@ import tests.cluster.cases  # noqa: F401 - registers them
 from serving.errors import ChopstickError
 from serving.load import LoadConfig, LoadResult
 from serving.load.recorder import Recorder
-from tests.cluster import __main__ as program
 from tests.cluster import cluster, faults, report, suite
+from tests.cluster.__main__ import PROGRAM
 from tests.cluster.traffic import Report, parse
 from tests.cluster.usage import sample
 
@@ -97,7 +97,7 @@ def test_cases_are_selected_by_parts_of_their_names():
     assert [case.name for case in suite.select(["server-"])] == ["server-killed", "server-stopped"]
     assert len(suite.select([])) == len(suite.CASES)
     with pytest.raises(ChopstickError, match="no case has 'nosuch'"):
-        program.main(["nosuch"])
+        PROGRAM.main(["nosuch"])
 
 
 def test_without_a_cluster_ci_fails_and_a_desk_skips(monkeypatch, tmp_path, capsys):
@@ -105,9 +105,9 @@ def test_without_a_cluster_ci_fails_and_a_desk_skips(monkeypatch, tmp_path, caps
     monkeypatch.setattr(cluster.shutil, "which", lambda name: f"/bin/{name}")
     monkeypatch.setenv("CI", "true")
     with pytest.raises(ChopstickError, match="no cluster answers"):
-        program.main(["deploy"])
+        PROGRAM.main(["deploy"])
     monkeypatch.delenv("CI")
-    assert program.main(["deploy"]) == 0
+    assert PROGRAM.main(["deploy"]) == 0
     assert "skipped: 1 case" in capsys.readouterr().err
 
 
@@ -124,7 +124,7 @@ class NoCluster(suite.Context):
 
     def __init__(self):
         self.cluster = None
-        self.clients = types.SimpleNamespace(delete_all=lambda: None)
+        self.callers = types.SimpleNamespace(delete_started=lambda: None)
         self.lasting, self.own = set(), set()
         self.said = []
         self.say = self.said.append
@@ -164,10 +164,12 @@ def test_the_page_says_what_stood_in_and_what_failed(monkeypatch):
     assert isinstance(load, Report)
     outcome.changes.append(suite.Change("rolling update", load, 61.2))
     outcome.figures.append(suite.Figure("to ready", 24.18, "s", "< 60"))
-    on = report.machine(suite.FULL, "v1.35.4", 3)
+    outcome.grids.append(suite.Grid("Codes", ["path", "ingress"], [["Predict", "OK"]]))
+    on = report.Results("e2e").machine(suite.FULL, "v1.35.4", 3, {"Linkerd": "edge-26.6.3"})
     text = report.page(json.loads(json.dumps(report.document(suite.FULL, on, [outcome], 100.0))))
     assert "`make e2e FULL=1`" in text
-    assert "Kubernetes v1.35.4, 3 nodes" in text
+    assert "Kubernetes v1.35.4, Linkerd edge-26.6.3, 3 nodes" in text
     assert "the stand-in with SIGTERM ignored, not TensorFlow Serving" in text
     assert "| rolling update | 4 | 50 | 1 | 10.0 | 10.0 | 10 | 61 |" in text
     assert "| rollout | to ready | 24.2 s | < 60 |" in text
+    assert "### Codes\n\n| path | ingress |\n| --- | --- |\n| Predict | OK |" in text

@@ -17,7 +17,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,10 @@ from tests.cluster.cluster import CALL_SECONDS, Cluster, CommandError
 
 NAMESPACE = "chopstick-e2e"
 TOOLS_IMAGE = "chopstick-tools:0.1.0"
+PODS_NAME = "chopstick-tools"
+CONTAINER = "tools"
+FILES = "/etc/caller"
+FILES_NAME = "caller-files"
 
 # A pod of a loaded image: scheduled, created, Python's imports.
 START_SECONDS = 60.0
@@ -41,11 +45,14 @@ _COUNTS = re.compile(r": (\d+) sent, (\d+) ok, (\d+) failed")
 
 @dataclass(frozen=True)
 class Failure:
-    """A request without an OK; `at` in seconds from the load's start."""
+    """A request without an OK; times in seconds from the load's start."""
 
     at: float
+    """When the failure was known, a deadline later than it was due or sooner."""
     code: str
     message: str
+    due: float
+    """When the request had to leave."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,9 @@ def parse(log: str, marks: dict[str, float]) -> Report:
         p99=latency["p99"],
         max=latency["max"],
         marks={name: moment - raw["started_at"] for name, moment in marks.items()},
-        failures=tuple(Failure(f["at"], f["code"], f["message"]) for f in raw["failures"][:1000]),
+        failures=tuple(
+            Failure(f["at"], f["code"], f["message"], f["due"]) for f in raw["failures"][:1000]
+        ),
         per_second=tuple((s["sent"], s["ok"], s["failed"]) for s in raw["seconds"]),
     )
 
@@ -152,6 +161,11 @@ class Load:
         """What the load found."""
         assert self._report is not None, "the load's block has not ended"
         return self._report
+
+    @property
+    def pod(self) -> str:
+        """The name of the load's pod."""
+        return self._pod
 
     def mark(self, name: str) -> float:
         """Name this moment in the report; returns it as Unix time."""
@@ -186,25 +200,71 @@ class Load:
         self._report = parse(log, self._marks)
 
 
-class Clients:
-    """Pods of the tools image in a namespace of their own: callers of the stacks under test."""
+@dataclass(frozen=True)
+class Caller:
+    """What the pods of a `Clients` are, beyond their program."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    service_account: str = ""
+    """The namespace's default account when empty."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=lambda: {"chopstick.dev/client": "true"})
+    """Beyond the one that tells what it is; the default is what the stacks' network policies ask."""
+    host_network: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Name and text of files in FILES, by a ConfigMap that `Clients.set_up` makes."""
+
+
+class Clients:
+    """Pods of the tools image in a namespace: callers of the stacks under test."""
+
+    def __init__(
+        self, cluster: Cluster, namespace: str = NAMESPACE, caller: Caller | None = None
+    ) -> None:
         self.cluster = cluster
+        self.namespace = namespace
+        self.caller = caller or Caller()
         self._number = 0
+        self._started: set[str] = set()
 
     def set_up(self) -> None:
-        """Make the namespace; it asks of its pods what a user's should, too."""
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        self.cluster.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {"name": NAMESPACE, "labels": labels},
-            }
-        )
-        # Of a run that was cut off.
+        """Make what pods need, and the namespace if it isn't there; end pods of a run cut off."""
+        # It asks of its pods what a user's should, too; nobody's pods share the node's network there.
+        level = "privileged" if self.caller.host_network else "restricted"
+        names = self.cluster.kubectl("get", "namespaces", "--output=name").split()
+        if f"namespace/{self.namespace}" not in names:
+            self.cluster.apply(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Namespace",
+                    "metadata": {
+                        "name": self.namespace,
+                        "labels": {"pod-security.kubernetes.io/enforce": level},
+                    },
+                }
+            )
         self.delete_all(wait=True)
+        self.provide_account()
+        if self.caller.files:
+            self.cluster.apply(
+                {
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"name": FILES_NAME, "namespace": self.namespace},
+                    "data": dict(self.caller.files),
+                }
+            )
+
+    def provide_account(self) -> None:
+        """Make the pods' service account, unless it is there, or is the namespace's default."""
+        account = self.caller.service_account
+        if not account:
+            return
+        if (
+            f"serviceaccount/{account}"
+            not in self._kubectl("get", "serviceaccounts", "--output=name").split()
+        ):
+            self._kubectl("create", "serviceaccount", account)
 
     def start(
         self,
@@ -218,8 +278,11 @@ class Clients:
         self._number += 1
         pod = f"{name}-{self._number}"
         self.cluster.core.create_namespaced_pod(
-            NAMESPACE, _pod(pod, arguments, node, command), _request_timeout=CALL_SECONDS
+            self.namespace,
+            _pod(pod, arguments, node, command, self.caller),
+            _request_timeout=CALL_SECONDS,
         )
+        self._started.add(pod)
         return pod
 
     def run(self, name: str, arguments: Sequence[str], *, command: Sequence[str] = ()) -> str:
@@ -243,35 +306,43 @@ class Clients:
         return self.run(name, arguments, command=["python", "-c", program])
 
     def delete_all(self, *, wait: bool = False) -> None:
-        """Delete every pod, such as the load of a case that failed."""
-        self.cluster.kubectl(
-            f"--namespace={NAMESPACE}", "delete", "pods", "--all", "--grace-period=1",
+        """Delete every caller's pod in the namespace, none of others beside them."""
+        self._kubectl(
+            "delete", "pods", f"--selector=app.kubernetes.io/name={PODS_NAME}", "--grace-period=1",
             f"--wait={str(wait).lower()}",
         )  # fmt: skip
+
+    def delete_started(self) -> None:
+        """Delete what `start` has made and nobody has deleted, such as the load of a failed case."""
+        for pod in sorted(self._started):
+            self.delete(pod)
 
     def log(self, pod: str) -> str:
         """The pod's log so far; empty while it has none."""
         try:
-            return self.cluster.kubectl(f"--namespace={NAMESPACE}", "logs", pod)
+            return self._kubectl("logs", pod, f"--container={CONTAINER}")
         except CommandError:
             return ""  # the container has not started
 
     def ended(self, pod: str) -> bool:
         """Whether the pod's program has ended."""
-        found = self.cluster.core.read_namespaced_pod(pod, NAMESPACE, _request_timeout=CALL_SECONDS)
+        found = self.cluster.core.read_namespaced_pod(
+            pod, self.namespace, _request_timeout=CALL_SECONDS
+        )
         return found.status.phase in ("Succeeded", "Failed")
+
+    def execute(self, pod: str, *words: str, check: bool = True) -> str:
+        """Run a command in the container of a pod's program; its output."""
+        return self._kubectl("exec", pod, f"--container={CONTAINER}", "--", *words, check=check)
 
     def terminate(self, pod: str) -> None:
         """SIGTERM to the pod's program, so that it reports and its log stays."""
-        self.cluster.kubectl(
-            f"--namespace={NAMESPACE}", "exec", pod, "--",
-            "python", "-c", "import os; os.kill(1, 15)",
-        )  # fmt: skip
+        self.execute(pod, "python", "-c", "import os; os.kill(1, 15)")
 
     def wait_ended(self, pod: str, seconds: float) -> tuple[str, str]:
         """Wait for the end of the pod's program; its phase (Succeeded or Failed) and its log."""
         phase = self.cluster.wait_pods(
-            NAMESPACE,
+            self.namespace,
             lambda pods: next(
                 (
                     found.status.phase
@@ -287,10 +358,13 @@ class Clients:
 
     def delete(self, pod: str) -> None:
         """Delete a pod without waiting for it."""
-        self.cluster.kubectl(
-            f"--namespace={NAMESPACE}", "delete", "pod", pod,
-            "--ignore-not-found", "--grace-period=1", "--wait=false",
-        )  # fmt: skip
+        self._kubectl(
+            "delete", "pod", pod, "--ignore-not-found", "--grace-period=1", "--wait=false"
+        )
+        self._started.discard(pod)
+
+    def _kubectl(self, *words: str, check: bool = True) -> str:
+        return self.cluster.kubectl(f"--namespace={self.namespace}", *words, check=check)
 
 
 @contextlib.contextmanager
@@ -322,23 +396,29 @@ def traffic(
 
 
 def _pod(
-    name: str, arguments: Sequence[str], node: str | None, command: Sequence[str]
+    name: str, arguments: Sequence[str], node: str | None, command: Sequence[str], caller: Caller
 ) -> dict[str, Any]:
+    volume = {"name": FILES_NAME, "configMap": {"name": FILES_NAME}}
+    mount = {"name": FILES_NAME, "mountPath": FILES, "readOnly": True}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": name,
-            # The second is what the stacks' network policies ask of a caller.
-            "labels": {
-                "app.kubernetes.io/name": "chopstick-tools",
-                "chopstick.dev/client": "true",
-            },
+            "labels": {"app.kubernetes.io/name": PODS_NAME, **caller.labels},
+            "annotations": dict(caller.annotations),
         },
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
+            **({"serviceAccountName": caller.service_account} if caller.service_account else {}),
+            # The cluster's DNS, where a pod on the node's network would ask the node's.
+            **(
+                {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
+                if caller.host_network
+                else {}
+            ),
             **({"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}),
             "securityContext": {
                 "runAsNonRoot": True,
@@ -347,18 +427,23 @@ def _pod(
             },
             "containers": [
                 {
-                    "name": "tools",
+                    "name": CONTAINER,
                     "image": TOOLS_IMAGE,
                     "imagePullPolicy": "IfNotPresent",
                     **({"command": list(command)} if command else {}),
                     "args": list(arguments),
+                    "env": [
+                        {"name": key, "value": value} for key, value in caller.environment.items()
+                    ],
                     "resources": {"requests": {"cpu": "200m", "memory": "96Mi"}},
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
                         "readOnlyRootFilesystem": True,
                         "capabilities": {"drop": ["ALL"]},
                     },
+                    "volumeMounts": [mount] if caller.files else [],
                 }
             ],
+            "volumes": [volume] if caller.files else [],
         },
     }

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.cluster.cluster import Cluster, is_ready, restarts
-from tests.cluster.stack import NAME, Stack
+from tests.cluster.stack import NAME, SELECTOR, Stack
 
 _LONG = 3600.0  # s; the block ends the watch
 
@@ -51,7 +51,7 @@ class Witness:
         # A client of its own: the block uses the other one at the same time.
         cluster = self._stack.cluster
         core, apps = cluster.core, cluster.apps
-        self._watch(0, cluster, core.list_namespaced_pod, self._pods)
+        self._watch(0, cluster, core.list_namespaced_pod, self._pods, label_selector=SELECTOR)
         self._watch(1, cluster, apps.list_namespaced_deployment, self._deployments)
         for begun in self._begun:
             if not begun.wait(30):
@@ -69,11 +69,17 @@ class Witness:
             raise self._error
 
     def _watch(
-        self, number: int, cluster: Cluster, lister: Any, note: Callable[[dict[str, Any]], None]
+        self,
+        number: int,
+        cluster: Cluster,
+        lister: Any,
+        note: Callable[[dict[str, Any]], None],
+        **selection: str,
     ) -> None:
         def follow() -> None:
             try:
-                for state in cluster.states(lister, self._stack.namespace, seconds=_LONG):
+                namespace = self._stack.namespace
+                for state in cluster.states(lister, namespace, seconds=_LONG, **selection):
                     if self._ended.is_set():
                         return
                     note(state)

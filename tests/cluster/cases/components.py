@@ -20,5 +20,5 @@ def components(context: Context) -> None:
         stack.wait_ready(1)
         context.note(f"{stack.namespace}: ready {time.monotonic() - began:.1f} s after apply")
     for stack in stacks:
-        said = context.clients.run("predict", ["predict", stack.grpc, "240"])
+        said = context.callers.run("predict", ["predict", stack.grpc, "240"])
         assert "240" in said, said

@@ -33,7 +33,7 @@ def deploy(context: Context) -> None:
 
     by_grpc, by_rest = (
         _probabilities(
-            context.clients.run("predict", ["predict", target, *LENGTHS, "--json", *rest])
+            context.callers.run("predict", ["predict", target, *LENGTHS, "--json", *rest])
         )
         for target, rest in ((stack.grpc, []), (stack.rest, ["--rest"]))
     )

@@ -57,7 +57,7 @@ def model_volume(context: Context) -> None:
     assert new.metadata.name != pod.metadata.name
     assert stack.version(new) == NEXT
     _wait_refused(stack)
-    answer = context.clients.run("predict", ["predict", stack.grpc, "240"])
+    answer = context.callers.run("predict", ["predict", stack.grpc, "240"])
     assert "240" in answer, answer
     context.note(f"a pod that starts beside the corrupt version {BROKEN} serves {NEXT}")
 

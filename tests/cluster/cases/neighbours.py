@@ -37,7 +37,7 @@ def neighbours(context: Context) -> None:
     example.wait_ready(3)
     context.figure("both beside unmeshed, apply to ready", time.monotonic() - began, "s")
     stacks = (unmeshed, local, example)
-    said = context.clients.python("ask", _ASK, *(stack.grpc for stack in stacks))
+    said = context.callers.python("ask", _ASK, *(stack.grpc for stack in stacks))
     answers = dict(line.rsplit(" ", 1) for line in _shortened(said))
     for stack, own in zip(stacks, ("chopstick", "chopstick", "half_plus_two"), strict=True):
         for model in ("chopstick", "half_plus_two"):

@@ -35,7 +35,7 @@ def overload(context: Context) -> None:
 def _capacity(context: Context, stack: Stack) -> float:
     """Answers OK a second of servers that always have more to do than they can."""
     with traffic(
-        context.clients, stack.grpc, rate=SATURATING_RATE, connections=CONNECTIONS,
+        context.callers, stack.grpc, rate=SATURATING_RATE, connections=CONNECTIONS,
         requests=round(SATURATING_RATE * CAPACITY_SECONDS), name="capacity",
         arguments=[f"--max-in-flight={IN_FLIGHT}"],
     ) as load:  # fmt: skip
@@ -51,7 +51,7 @@ def _overload(context: Context, stack: Stack, capacity: float) -> None:
     with (
         Witness(stack) as seen,
         traffic(
-            context.clients, stack.grpc, rate=rate, connections=CONNECTIONS,
+            context.callers, stack.grpc, rate=rate, connections=CONNECTIONS,
             requests=round(rate * OVERLOAD_SECONDS), name="overload",
         ) as load,
     ):  # fmt: skip
