@@ -39,5 +39,6 @@ class Shares:
         return self.counts[pod] * len(others) / sum(others)
 
     def words(self) -> str:
-        """The counts, largest first."""
-        return " / ".join(f"{count:,}" for count in sorted(self.counts.values(), reverse=True))
+        """The counts with the ends of the pods' names, largest first."""
+        pairs = sorted(self.counts.items(), key=lambda pair: -pair[1])
+        return " / ".join(f"{count:,} ({pod.rpartition('-')[2]})" for pod, count in pairs)

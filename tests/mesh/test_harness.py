@@ -47,6 +47,7 @@ def test_shares_are_of_what_came_between():
     shares = Shares.between({"a": 100, "b": 0, "c": 5}, {"a": 130, "b": 60, "c": 15})
     assert (shares.total, shares.unevenness, shares.least) == (100, 1.8, 0.1)
     assert shares.of("c") == pytest.approx(10 / 45)
+    assert Shares({"x-1-a": 5, "x-1-b": 6000}).words() == "6,000 (b) / 5 (a)"
     assert Shares({"a": 30, "b": 0, "c": 0}).unevenness == 3.0
     with pytest.raises(AssertionError, match="other pods"):
         Shares.between({"a": 1}, {"b": 1})
